@@ -1,0 +1,86 @@
+"""SamplingParams: how a reply is drawn from the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How a reply is drawn. Every field has an effect; a value that cannot have one is refused.
+
+    Attributes:
+        max_tokens: Longest reply, in tokens; reserved in the call's context.
+        temperature: 0 is greedy; above, the softmax temperature.
+        top_k: Keep the k likeliest tokens; 0 keeps all.
+        top_p: Keep the smallest set whose probability reaches this; 1 keeps all.
+        min_p: Drop tokens below this share of the likeliest one's probability; 0 drops none.
+        repetition_penalty: Divides the logits of tokens already in this reply; 1 is off.
+        presence_penalty: Subtracted once from the logits of tokens already in this reply.
+        frequency_penalty: Subtracted for each occurrence in this reply.
+        seed: Makes sampling repeatable; None draws a fresh one.
+        stop: Strings that end the reply; none of them is ever part of the text.
+        grammar: GBNF grammar with a ``root`` rule that the reply must match.
+        json_schema: JSON schema that the reply must match; excludes ``grammar``.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.2
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    grammar: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise InvalidRequestError(f"{name} must be a number, not {value!r}", param=name)
+            if not low <= value <= high:
+                raise InvalidRequestError(f"{name} must be between {low} and {high}, not {value!r}", param=name)
+        for name in ("max_tokens", "top_k"):
+            if not isinstance(getattr(self, name), int):
+                raise InvalidRequestError(f"{name} must be a whole number, not {getattr(self, name)!r}", param=name)
+        if self.seed is not None and not (isinstance(self.seed, int) and -(2**63) <= self.seed < 2**63):
+            raise InvalidRequestError(f"seed must be a 64-bit whole number, not {self.seed!r}", param="seed")
+        if not all(isinstance(s, str) and s for s in self.stop):
+            raise InvalidRequestError("stop strings must be strings and not empty", param="stop")
+        if self.grammar is not None and self.json_schema is not None:
+            raise InvalidRequestError("give either grammar or json_schema, not both", param="grammar")
+
+    def replace(self, **overrides: Any) -> Self:
+        """Return a copy with ``overrides``; a value of None leaves the field as it is.
+
+        Raises:
+            InvalidRequestError: A name is unknown or a value is out of range.
+        """
+        known = {f.name for f in dataclasses.fields(self)}
+        for name in overrides:
+            if name not in known:
+                raise InvalidRequestError(f"unknown sampling parameter {name!r}", param=name)
+        return dataclasses.replace(self, **{k: v for k, v in overrides.items() if v is not None})
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("max_tokens", 1, 1_000_000),
+    ("temperature", 0, 10),
+    ("top_k", 0, 10_000_000),
+    ("top_p", 0, 1),
+    ("min_p", 0, 1),
+    ("repetition_penalty", 0.01, 10),
+    ("presence_penalty", -10, 10),
+    ("frequency_penalty", -10, 10),
+)
