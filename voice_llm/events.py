@@ -115,10 +115,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """A prefill has ended: that much of the prompt is in the KV cache."""
+    """A prefill has ended.
+
+    ``complete`` is False where newer work of the same call took its place before the whole prompt was in the cache.
+    """
 
     usage: Usage
     prefill_ms: float
+    complete: bool = True
 
 
 GenerateEvent = TextDelta | SentenceChunk | Thought | ToolCall | Finished

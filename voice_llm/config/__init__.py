@@ -1,0 +1,10 @@
+"""What a deployment chooses: profiles, the environment, sampling and engine parameters. Validated once."""
+
+from __future__ import annotations
+
+from .engine import EngineConfig
+from .profile import ModelSource, Profile, list_profiles
+from .sampling import SamplingParams
+from .settings import Settings
+
+__all__ = ["EngineConfig", "ModelSource", "Profile", "SamplingParams", "Settings", "list_profiles"]

@@ -1,0 +1,79 @@
+# Everything runs from a virtual environment in .venv that the first target makes: a fresh checkout needs no other step.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# A stamp says that the environment holds what pyproject.toml asks for, per extra.
+DEMO := $(VENV)/.stamp-demo
+DEV := $(VENV)/.stamp-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format schema acceptance clean distclean
+
+# Two pip runs must not share one environment.
+.NOTPARALLEL:
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Variables: PYTHON=python3.12 (makes .venv), ARGS="tests/config -x" (goes to pytest or the acceptance run)'
+
+demo: $(DEMO) ## Hold a phone call of three turns with the packaged model
+	$(BIN)/voice-llm call --profile smollm2_135m_demo \
+	  --system 'The caller is Ada Demir. She has the home policy Home Plus.' \
+	  --rag-context @pipelines/demo/insurance_context.txt \
+	  --say 'Hello, a pipe burst in my kitchen. What should I do first?' \
+	  --say 'How much do I have to pay myself?' \
+	  --say 'And when does the plumber come?' $(ARGS)
+
+test: $(DEV) ## Run the tests
+	$(BIN)/python -m pytest -m 'not acceptance' $(ARGS)
+
+lint: $(DEV) ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV) ## Format the code and sort its imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(DEV) ## Write profiles/profile.schema.json anew
+	$(BIN)/python -c 'import json; from voice_llm.config.profile import profile_schema as schema; print(json.dumps(schema(), indent=2))' > $(VENV)/profile.schema.json
+	mv $(VENV)/profile.schema.json profiles/profile.schema.json
+
+acceptance: $(DEV) ## Run the long proofs
+	$(BIN)/python -m benchmarks.acceptance $(ARGS)
+
+clean: ## Remove caches and build results; keeps .venv
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove .venv too
+	rm -rf $(VENV)
+
+$(DEMO): EXTRA := demo
+$(DEV): EXTRA := dev
+$(DEMO) $(DEV): pyproject.toml | $(BIN)/python
+	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("llama_cpp") is None)' || { \
+	  for tool in "$${CC:-cc}" "$${CXX:-c++}"; do \
+	    command -v "$${tool%% *}" > /dev/null || { \
+	      echo "No C and C++ compiler: '$$tool' is not there. It is needed to build llama-cpp-python." >&2; \
+	      echo "Debian, Ubuntu: apt-get install build-essential. Fedora: dnf install gcc-c++. macOS: xcode-select --install" >&2; \
+	      exit 1; \
+	    }; \
+	  done; \
+	  echo "Setting up .venv. Building llama-cpp-python takes about six minutes on two cores, the first time only;"; \
+	  echo "pip says little meanwhile."; \
+	}
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$(EXTRA)]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+	  found=$$($(PYTHON) --version 2> /dev/null) || found='not there'; \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is $$found. Name another: make PYTHON=python3.12" >&2; \
+	  exit 1; \
+	}
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

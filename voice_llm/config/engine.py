@@ -1,0 +1,126 @@
+"""EngineConfig: how a model is loaded and how much it may take of the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self, get_args
+
+from ..errors import ConfigError
+
+__all__ = ["MAX_SEQUENCES", "EngineConfig", "FlashAttention", "KVLayout", "KVType"]
+
+FlashAttention = Literal["auto", "on", "off"]
+KVLayout = Literal["auto", "split", "unified"]
+KVType = Literal["f16", "q8_0"]
+
+MAX_SEQUENCES: Final = 256
+"""llama.cpp's own limit (``LLAMA_MAX_SEQ``)."""
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How a model is loaded and how much it may take of the machine; validated, so later code need not look again.
+
+    Attributes:
+        sequences: Calls held side by side in the KV cache.
+        context_per_call: Tokens of prompt and reply that one call can hold.
+        threads: CPU threads of a single-token step; "auto" chooses at warm-up.
+        threads_batch: CPU threads of a prefill step; "auto" chooses at warm-up.
+        batch_tokens: Most tokens that one step takes (llama.cpp's ``n_batch``).
+        micro_batch_tokens: Most tokens computed at once (``n_ubatch``), at most ``batch_tokens``; "auto" chooses.
+        gpu_layers: Layers held by an accelerator; -1 holds all that fit, 0 none.
+        flash_attention: "auto" measures at warm-up, since it is slower on some machines.
+        kv_layout: "split" gives each call its own KV stream, "unified" lets all share their cells, "auto" chooses.
+        kv_type: Number format of the KV cache; "q8_0" halves its memory and needs flash attention.
+        swa_full: Keep the whole history of sliding-window layers instead of their window only.
+        use_mmap: Map the model file into memory instead of reading it.
+        max_step_ms: Longest step that the scheduler plans; bounds how late a cancel or a new turn is seen.
+        saved_state_bytes: Host memory for the saved states of shared prefixes.
+        parked_bytes: Host memory for the saved states of idle calls.
+
+    Raises:
+        ConfigError: A value is not allowed; the message names the field, its value and what is.
+    """
+
+    sequences: int = 8
+    context_per_call: int = 8192
+    threads: int | Literal["auto"] = "auto"
+    threads_batch: int | Literal["auto"] = "auto"
+    batch_tokens: int = 512
+    micro_batch_tokens: int | Literal["auto"] = "auto"
+    gpu_layers: int = -1
+    flash_attention: FlashAttention = "auto"
+    kv_layout: KVLayout = "auto"
+    kv_type: KVType = "f16"
+    swa_full: bool = False
+    use_mmap: bool = True
+    max_step_ms: float = 100.0
+    saved_state_bytes: int = 256 * _MIB
+    parked_bytes: int = 256 * _MIB
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _WHOLE_NUMBERS.items():
+            _check_whole_number(name, getattr(self, name), low, high, auto=name in _MAY_BE_AUTO)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise _refused(name, getattr(self, name), "one of " + ", ".join(map(repr, choices)))
+        for name in ("swa_full", "use_mmap"):
+            if not isinstance(getattr(self, name), bool):
+                raise _refused(name, getattr(self, name), "true or false")
+        _check_step_ms(self.max_step_ms)
+        if isinstance(self.micro_batch_tokens, int) and self.micro_batch_tokens > self.batch_tokens:
+            allowed = f"at most batch_tokens ({self.batch_tokens})"
+            raise _refused("micro_batch_tokens", self.micro_batch_tokens, allowed)
+        if self.kv_type == "q8_0" and self.flash_attention == "off":
+            raise _refused("kv_type", self.kv_type, "'f16' where flash_attention is 'off'")
+
+    def replace(self, **overrides: Any) -> Self:
+        """Return a copy with ``overrides``; a value of None leaves the field as it is.
+
+        Raises:
+            ConfigError: A name is unknown or a value is not allowed.
+        """
+        known = {f.name for f in dataclasses.fields(self)}
+        for name in overrides:
+            if name not in known:
+                raise ConfigError(f"unknown engine setting {name!r}; there are {', '.join(sorted(known))}", param=name)
+        return dataclasses.replace(self, **{k: v for k, v in overrides.items() if v is not None})
+
+
+_WHOLE_NUMBERS: Final[dict[str, tuple[int, int]]] = {
+    "sequences": (1, MAX_SEQUENCES),
+    "context_per_call": (64, 4_194_304),
+    "threads": (1, 512),
+    "threads_batch": (1, 512),
+    "batch_tokens": (1, 65_536),
+    "micro_batch_tokens": (1, 65_536),
+    "gpu_layers": (-1, 10_000),
+    "saved_state_bytes": (0, 2**48),
+    "parked_bytes": (0, 2**48),
+}
+_MAY_BE_AUTO: Final = frozenset({"threads", "threads_batch", "micro_batch_tokens"})
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "flash_attention": get_args(FlashAttention),
+    "kv_layout": get_args(KVLayout),
+    "kv_type": get_args(KVType),
+}
+
+
+def _check_whole_number(name: str, value: object, low: int, high: int, *, auto: bool) -> None:
+    if auto and value == "auto":
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise _refused(name, value, f"a whole number from {low} to {high}" + (' or "auto"' if auto else ""))
+
+
+def _check_step_ms(value: object) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 1 <= value <= 10_000:  # type: ignore[operator]
+        raise _refused("max_step_ms", value, "a number of milliseconds from 1 to 10000")
+
+
+def _refused(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{name} is {value!r}; allowed is {allowed}", param=name)

@@ -1,0 +1,143 @@
+"""Profile: one JSON file that says which model answers, how, and on what terms."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import ConfigError, NotFoundError
+from .engine import EngineConfig
+from .explain import dataclass_from, explain, parse_json_object, unknown
+from .sampling import SamplingParams
+
+__all__ = ["ModelSource", "Profile", "list_profiles", "profile_folder", "profile_schema"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ModelSource(BaseModel):
+    """Where the model file is: exactly one of ``path``, ``package`` with ``file``, and ``repo`` with ``file``."""
+
+    model_config = _CONFIG
+
+    path: str | None = None
+    """A GGUF file; ``~`` is the home folder, and a relative path starts at the profile's own folder."""
+    package: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """An installed Python package that holds ``file``; it is never imported."""
+    repo: str | None = None
+    """A Hugging Face repository, ``owner/name``."""
+    file: str | None = None
+    """Name of the GGUF file in the package or repository."""
+    revision: str | None = None
+    """Branch, tag or commit of the repository."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{64}$")
+    """What the SHA-256 of the repository's file must be."""
+
+    @model_validator(mode="after")
+    def _check_one_source(self) -> Self:
+        if sum(value is not None for value in (self.path, self.package, self.repo)) != 1:
+            raise ConfigError("give exactly one of path, package and repo")
+        if (self.path is None) != (self.file is not None):
+            raise ConfigError("file goes with package or repo, and each of them needs it", param="file")
+        if self.repo is None and (self.revision or self.sha256):
+            raise ConfigError("revision and sha256 go with repo only")
+        return self
+
+
+class Profile(BaseModel):
+    """Everything that a deployment chooses; frozen and validated, with every default filled in."""
+
+    model_config = _CONFIG
+
+    schema_location: str | None = Field(default=None, alias="$schema", repr=False, exclude=True)
+    """Where editors find the schema of this file."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """What the profile is called by ``--profile`` and over the wire."""
+    description: str = ""
+    """One line for people."""
+    model: ModelSource
+    """Where the model file is."""
+    system_prompt: str = ""
+    """What every call begins with."""
+    rag_prompt: str = "Context:\n{{rag_context}}\n\nQuestion: {{user_prompt}}"
+    """How GenerateStream puts retrieved text into the user's turn."""
+    language: str = Field(default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")
+    """BCP 47 code of the language that is spoken; it decides where sentences end."""
+    chat_template: str | None = None
+    """Jinja template used instead of the model file's own."""
+    sampling: Annotated[SamplingParams, BeforeValidator(partial(dataclass_from, SamplingParams))] = SamplingParams()
+    """How replies are drawn, where a request does not say."""
+    engine: Annotated[EngineConfig, BeforeValidator(partial(dataclass_from, EngineConfig))] = EngineConfig()
+    """How the model is loaded, where a flag or a variable does not say."""
+    speaking_rate_chars_per_s: float = Field(default=15.0, gt=0, le=1000, allow_inf_nan=False)
+    """Characters that the voice speaks in a second: how fast sent text is played."""
+    first_chunk_target_ms: float = Field(default=800.0, gt=0, le=60_000, allow_inf_nan=False)
+    """When a reply's first speakable chunk should be out, in milliseconds after the turn's end."""
+    pacing: Literal["voice", "off"] = "voice"
+    """"voice" writes a little ahead of the speech, "off" as fast as it goes."""
+
+    @model_validator(mode="after")
+    def _check_rag_prompt(self) -> Self:
+        for placeholder in ("{{rag_context}}", "{{user_prompt}}"):
+            if placeholder not in self.rag_prompt:
+                raise ConfigError(f"must contain {placeholder}", param="rag_prompt")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Self:
+        """Read one of the profiles that come with the package, by name, or any profile file, by path.
+
+        A string is a path if it ends in ``.json`` or contains a slash.
+
+        Raises:
+            NotFoundError: There is no such profile or file; the message lists those that there are.
+            ConfigError: The file is wrong; the message names the file, the key and what is allowed.
+        """
+        path = _find(name_or_path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+        try:
+            profile = cls.model_validate_json(json.dumps(parse_json_object(text, source=str(path))))
+        except ValidationError as error:
+            raise explain(error, cls, source=str(path)) from None
+        return profile._anchored(path.resolve().parent)
+
+    def _anchored(self, folder: Path) -> Self:
+        if self.model.path is None:
+            return self
+        path = folder / Path(self.model.path).expanduser()
+        return self.model_copy(update={"model": self.model.model_copy(update={"path": str(path)})})
+
+
+def list_profiles() -> list[str]:
+    """Return the names of the profiles that come with the package."""
+    return sorted(path.stem for path in profile_folder().glob("*.json") if not path.stem.endswith(".schema"))
+
+
+def profile_folder(package: Path = _PACKAGE) -> Path:
+    """Return where the profiles are: inside an installed wheel, else beside the package in its repository."""
+    installed = package / "_profiles"
+    return installed if installed.is_dir() else package.parent / "profiles"
+
+
+def profile_schema() -> dict[str, Any]:
+    """Return the JSON schema of a profile file, for editors; ``profiles/profile.schema.json`` holds it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Profile.model_json_schema()}
+
+
+def _find(name_or_path: str | Path) -> Path:
+    if isinstance(name_or_path, Path) or name_or_path.endswith(".json") or "/" in name_or_path or "\\" in name_or_path:
+        path = Path(name_or_path).expanduser()
+        if not path.exists():
+            raise NotFoundError(f"there is no profile file {path}")
+        return path
+    if name_or_path not in list_profiles():
+        raise NotFoundError(unknown("profile", name_or_path, list_profiles()))
+    return profile_folder() / f"{name_or_path}.json"

@@ -1,0 +1,358 @@
+"""DynamicBatcher: the step. Plan, decode, apply; one ``Backend.decode`` advances every call that the plan names.
+
+Sans-I/O: whoever drives it calls ``step`` until ``has_work`` is false, and takes the events that come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..backend.base import Backend, BatchEntry
+from ..config.engine import EngineConfig
+from ..errors import BackendError, CallBusyError, ContextFullError, ContextTooLongError, VoiceLLMError, WrongStateError
+from ..events import FinishReason, Finished, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought
+from ..text import TextOutput
+from .calls import CallTable
+from .cost import CostModel, DecodeShape
+from .placement import Placement
+from .prefix import IsolationKey, PrefixStore
+from .request import LiveCall, Request, RequestKind, RequestState
+from .scheduler import Plan, Scheduler
+
+__all__ = ["BatcherCounters", "CoreEvent", "DynamicBatcher", "Failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request ended with an error; the call itself goes on."""
+
+    error: VoiceLLMError
+
+
+CoreEvent = tuple[Request, GenerateEvent | Prefilled | Failed]
+"""Whom it concerns, and what happened."""
+
+
+@dataclass(slots=True)
+class BatcherCounters:
+    """Running totals since start; times in milliseconds."""
+
+    decode_steps: int = 0
+    decode_rows: int = 0
+    decode_micro_batches: int = 0
+    decode_ms: float = 0.0
+    prefill_steps: int = 0
+    prefill_tokens: int = 0
+    prefill_ms: float = 0.0
+    sample_ms: float = 0.0
+    step_ms: float = 0.0
+    longest_step_ms: float = 0.0
+    failed_steps: int = 0
+    rehomed: int = 0
+    restored_tokens: int = 0
+    parked: int = 0
+
+
+@dataclass(slots=True)
+class _Step:
+    """What one step hands from plan to apply."""
+
+    plan: Plan
+    entries: list[BatchEntry] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+
+
+class DynamicBatcher:
+    """True continuous batching over one backend.
+
+    A request that arrives while others talk joins the next step. Cancelling takes effect at once: in the queue, between
+    prefill chunks and between tokens. Not thread-safe: one owner drives it.
+
+    Args:
+        backend: The model; owned by the driver, who closes it.
+        config: Sizes and bounds.
+        clock: Monotonic seconds; injected, so that tests run on virtual time.
+        max_calls: Most open calls; None for as many as there are sequences.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: EngineConfig,
+        *,
+        clock: Callable[[], float],
+        max_calls: int | None = None,
+    ) -> None:
+        info = backend.info
+        self._backend = backend
+        self._clock = clock
+        self.cost = CostModel()
+        self.counters = BatcherCounters()
+        self.prefixes = PrefixStore(config.saved_state_bytes)
+        self.calls = CallTable(backend, config, self.prefixes, self.counters, max_calls=max_calls or info.sequences)
+        self._placement = Placement(backend, self.calls.pool, self.cost, self.counters, max_ms=config.max_step_ms)
+        self._scheduler = Scheduler(
+            max_step_ms=config.max_step_ms, max_batch_tokens=info.max_batch_tokens, split_kv=info.split_kv
+        )
+        self._queued: list[Request] = []
+        self._running: list[Request] = []
+        self._out: list[CoreEvent] = []
+
+    def __repr__(self) -> str:
+        return f"<DynamicBatcher [{len(self.calls)} calls | {len(self._queued)} queued, {len(self._running)} running]>"
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``step`` has something to do or to hand out."""
+        return bool(self._queued or self._running or self._out)
+
+    def open_call(self, call_id: str, key: IsolationKey) -> LiveCall:
+        """Admit a call.
+
+        Raises:
+            AtCapacityError: Too many calls are open.
+            WrongStateError: A call of that id and tenant is open already.
+        """
+        return self.calls.open(call_id, key, self._clock())
+
+    def close_call(self, call: LiveCall) -> None:
+        """End a call: its request is cancelled, its sequence and parked state are freed; once more is harmless."""
+        if call.request is not None:
+            self.cancel(call.request)
+        self.calls.close(call)
+
+    def submit(self, request: Request) -> None:
+        """Queue a turn or a prefill. A prefill that still runs for the same call gives way.
+
+        Raises:
+            WrongStateError: The call is closed.
+            CallBusyError: A turn is running for the call.
+            ContextTooLongError: Prompt and reply do not fit.
+        """
+        call = request.call
+        if call.closed:
+            raise WrongStateError(f"call {call.call_id!r} is closed")
+        if call.request is not None and call.request.kind is RequestKind.TURN:
+            raise CallBusyError(f"call {call.call_id!r} already has a running turn")
+        reserved = request.turn.max_tokens if request.turn else 0
+        if len(request.prompt) + reserved > self._backend.info.context_per_call:
+            raise ContextTooLongError(
+                prompt_tokens=len(request.prompt),
+                max_tokens=reserved,
+                context_tokens=self._backend.info.context_per_call,
+            )
+        if call.request is not None:
+            self.cancel(call.request)
+        call.request = request
+        self._queued.append(request)
+
+    def cancel(self, request: Request, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End a request now; a finished one stays as it is."""
+        if request.state is not RequestState.DONE:
+            self._finish(request, reason)
+
+    def step(self) -> list[CoreEvent]:
+        """Do one bounded piece of work and return what came of it, and of cancels since the last step."""
+        started_s = self._clock()
+        self._start_queued(started_s)
+        step = self._prepare(self._scheduler.plan(started_s, self._running, self.cost))
+        if step.entries:
+            self._run(step)
+            took_ms = (self._clock() - started_s) * 1e3
+            self.counters.step_ms += took_ms
+            self.counters.longest_step_ms = max(self.counters.longest_step_ms, took_ms)
+        out, self._out = self._out, []
+        return out
+
+    def abandon(self, error: VoiceLLMError) -> list[CoreEvent]:
+        """Fail everything after an unforeseen error: sequences are emptied, calls stay open."""
+        for call in self.calls:
+            self.calls.forget(call)
+        for request in [*self._queued, *self._running]:
+            self._fail(request, error)
+        out, self._out = self._out, []
+        return out
+
+    def check_integrity(self) -> None:
+        """Check pool, calls and requests against each other and the backend.
+
+        Raises:
+            EngineError: Something was lost or is held twice.
+        """
+        self.calls.check_integrity([*self._queued, *self._running])
+
+    def _start_queued(self, now_s: float) -> None:
+        """Give queued requests their sequence and find out what of their prompt is in the cache already."""
+        queued, self._queued = self._queued, []
+        for request in queued:
+            try:
+                if not self.calls.provide_sequence(request.call):
+                    self._queued.append(request)
+                    continue
+                needs_logits = request.kind is RequestKind.TURN
+                request.cached_tokens = self.calls.reuse(request.call, request.prompt, needs_logits=needs_logits)
+            except BackendError as e:
+                self._fail(request, e)
+                continue
+            request.computed_tokens = request.cached_tokens
+            request.started_s = now_s
+            request.move(RequestState.PREFILLING)
+            self._running.append(request)
+            if not request.remaining_tokens:
+                self._prompt_done(request, now_s)
+            elif needs_logits:
+                talkers = [r.sequence for r in self._running if r.kind is RequestKind.TURN and r is not request]
+                self._placement.bring_near(request.sequence, talkers)
+
+    def _prepare(self, plan: Plan) -> _Step:
+        step = _Step(plan)
+        for request in plan.decode:
+            sequence = request.sequence
+            token = request.work.generated[-1]
+            step.entries.append(BatchEntry(sequence.id, len(sequence.tokens), (token,), True))
+            step.requests.append(request)
+        for chunk in plan.prefill:
+            request, start = chunk.request, chunk.request.computed_tokens
+            tokens = request.prompt[start : start + chunk.tokens]
+            wants_logits = request.kind is RequestKind.TURN and chunk.tokens == request.remaining_tokens
+            step.entries.append(BatchEntry(request.sequence.id, start, tokens, wants_logits))
+            step.requests.append(request)
+        return step
+
+    def _run(self, step: _Step) -> None:
+        started_s = self._clock()
+        try:
+            micro_batches = self._backend.decode(step.entries)
+        except ContextFullError:
+            self._retry_apart(step)
+            return
+        except BackendError as e:
+            self._lose(step, e)
+            return
+        decoded_s = self._clock()
+        self._learn(step, micro_batches, (decoded_s - started_s) * 1e3)
+        self._apply(step, decoded_s)
+        self.counters.sample_ms += (self._clock() - decoded_s) * 1e3
+
+    def _retry_apart(self, step: _Step) -> None:
+        """Decode the entries one by one, to name the request that does not fit."""
+        for entry, request in zip(step.entries, step.requests, strict=True):
+            single = _Step(step.plan, [entry], [request])
+            try:
+                self._backend.decode(single.entries)
+            except BackendError as e:
+                self._lose(single, e)
+            else:
+                self._apply(single, self._clock())
+
+    def _lose(self, step: _Step, error: BackendError) -> None:
+        """After a failed decode the sequences' content is unknown: drop it and fail their requests; calls go on."""
+        self.counters.failed_steps += 1
+        for request in step.requests:
+            self.calls.forget(request.call)
+            self._fail(request, error)
+
+    def _learn(self, step: _Step, micro_batches: int, took_ms: float) -> None:
+        counters = self.counters
+        if step.plan.decode:
+            counters.decode_steps += 1
+            counters.decode_rows += len(step.entries)
+            counters.decode_micro_batches += micro_batches
+            counters.decode_ms += took_ms
+            contexts = sorted((e.sequence_id, e.position) for e in step.entries)
+            self.cost.observe_decode(DecodeShape.of(contexts, split_kv=self._backend.info.split_kv), took_ms)
+            return
+        counters.prefill_steps += 1
+        counters.prefill_tokens += sum(len(e.tokens) for e in step.entries)
+        counters.prefill_ms += took_ms
+        if len(step.entries) == 1:
+            entry = step.entries[0]
+            self.cost.observe_prefill(len(entry.tokens), entry.position, took_ms)
+
+    def _apply(self, step: _Step, now_s: float) -> None:
+        for index, (entry, request) in enumerate(zip(step.entries, step.requests, strict=True)):
+            request.sequence.tokens.extend(entry.tokens)
+            if request.state is RequestState.PREFILLING:
+                request.computed_tokens += len(entry.tokens)
+                if request.remaining_tokens:
+                    continue
+                self._prompt_done(request, now_s)
+            if request.state is RequestState.TALKING:
+                self._draw(request, index, now_s)
+
+    def _prompt_done(self, request: Request, now_s: float) -> None:
+        try:
+            self.calls.offer_prefix(request.call)
+        except BackendError as e:
+            self.calls.forget(request.call)
+            self._fail(request, e)
+            return
+        if request.kind is RequestKind.TURN:
+            request.move(RequestState.TALKING)
+            return
+        started_s = now_s if request.started_s is None else request.started_s
+        self._out.append((request, Prefilled(request.usage(), (now_s - started_s) * 1e3)))
+        self._retire(request)
+
+    def _draw(self, request: Request, index: int, now_s: float) -> None:
+        work = request.work
+        try:
+            token = self._backend.sample(index, work.sampler)
+        except VoiceLLMError as e:
+            self._fail(request, e)
+            return
+        work.generated.append(token)
+        if request.first_token_s is None:
+            request.first_token_s = now_s
+        if self._backend.is_end_of_turn(token):
+            work.visible_chars.append(work.text.emitted_visible_chars)
+            work.ended_turn = work.complete = True
+            self._finish(request, FinishReason.STOP)
+            return
+        output = work.text.decode(self._backend.token_bytes(token))
+        self._emit(request, output, now_s)
+        work.visible_chars.append(work.text.emitted_visible_chars)
+        if output.stopped:
+            self._finish(request, FinishReason.STOP)
+        elif len(work.generated) >= work.max_tokens:
+            work.complete = True
+            self._finish(request, FinishReason.LENGTH)
+
+    def _emit(self, request: Request, output: TextOutput, now_s: float, *, last: bool = False) -> None:
+        work = request.work
+        if output.thought:
+            self._out.append((request, Thought(output.thought)))
+        if output.text:
+            work.emitted.append(output.text)
+            self._out.append((request, TextDelta(output.text)))
+        for position, text in enumerate(output.chunks, 1):
+            if request.first_chunk_s is None:
+                request.first_chunk_s = now_s
+            self._out.append((request, SentenceChunk(work.chunks, text, last and position == len(output.chunks))))
+            work.chunks += 1
+
+    def _finish(self, request: Request, reason: FinishReason) -> None:
+        now_s = self._clock()
+        ended_by_itself = reason in (FinishReason.STOP, FinishReason.LENGTH)
+        if request.turn is not None and ended_by_itself:
+            self._emit(request, request.turn.text.flush(), now_s, last=True)
+        request.finish_reason = reason
+        self._out.append((request, Finished(reason, request.usage(), request.timings(now_s))))
+        self._retire(request)
+
+    def _fail(self, request: Request, error: VoiceLLMError) -> None:
+        request.finish_reason = FinishReason.ERROR
+        self._out.append((request, Failed(error)))
+        self._retire(request)
+
+    def _retire(self, request: Request) -> None:
+        request.move(RequestState.DONE)
+        for requests in (self._queued, self._running):
+            if request in requests:
+                requests.remove(request)
+        if request.turn is not None:
+            request.turn.sampler.close()
+        if request.call.request is request:
+            request.call.request = None
+        request.call.last_active_s = self._clock()

@@ -1,0 +1,196 @@
+"""CallTable: the open calls, their sequences, and what of their KV can be used again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from ..backend.base import Backend, SavedState
+from ..config.engine import EngineConfig
+from ..errors import AtCapacityError, BackendError, EngineError, WrongStateError
+from .pool import ContextPool, KVSequence
+from .prefix import IsolationKey, PrefixStore, common_prefix_length
+from .request import LiveCall, Request
+
+if TYPE_CHECKING:
+    from .batcher import BatcherCounters
+
+__all__ = ["CallTable"]
+
+logger = logging.getLogger(__name__)
+
+# A restore costs about as much as decoding this many tokens, so less is not worth one.
+_MIN_RESTORE_TOKENS: Final = 8
+
+
+class CallTable:
+    """Opens, parks and closes calls; the only place where sequences are taken and given back.
+
+    Args:
+        backend: Holds the KV.
+        config: Bounds of host memory.
+        prefixes: Saved states of shared prefixes.
+        counters: Counts restores and parkings.
+        max_calls: Most open calls.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: EngineConfig,
+        prefixes: PrefixStore,
+        counters: BatcherCounters,
+        *,
+        max_calls: int,
+    ) -> None:
+        self._backend = backend
+        self._prefixes = prefixes
+        self._counters = counters
+        self._max_calls = max_calls
+        self._parked_bytes_limit = config.parked_bytes
+        self._calls: dict[tuple[str | None, str], LiveCall] = {}
+        self.pool = ContextPool(backend.info.sequences)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[LiveCall]:
+        return iter(self._calls.values())
+
+    @property
+    def max_calls(self) -> int:
+        """Most open calls."""
+        return self._max_calls
+
+    @property
+    def parked_bytes(self) -> int:
+        """Host memory that parked calls take, in bytes."""
+        return sum(c.parked[0].nbytes for c in self if c.parked)
+
+    def open(self, call_id: str, key: IsolationKey, now_s: float) -> LiveCall:
+        """Admit a call; see ``DynamicBatcher.open_call``."""
+        name = (key.tenant, call_id)
+        if name in self._calls:
+            raise WrongStateError(f"a call {call_id!r} of this tenant is already open")
+        if len(self._calls) >= self._max_calls:
+            raise AtCapacityError(
+                f"all {self._max_calls} calls are taken; close one, or raise the number of sequences (--calls)"
+            )
+        call = self._calls[name] = LiveCall(call_id, key, last_active_s=now_s)
+        return call
+
+    def close(self, call: LiveCall) -> None:
+        """Free what the call holds; once more is harmless."""
+        call.closed = True
+        call.parked = None
+        if call.sequence is not None:
+            self._backend.seq_drop(call.sequence.id)
+            self.pool.release(call.sequence)
+            call.sequence = None
+        if self._calls.get((call.key.tenant, call.call_id)) is call:
+            del self._calls[call.key.tenant, call.call_id]
+
+    def forget(self, call: LiveCall) -> None:
+        """Empty the call's sequence; the next prompt is computed from its start."""
+        if call.sequence is not None:
+            self._backend.seq_drop(call.sequence.id)
+            call.sequence.tokens = []
+
+    def provide_sequence(self, call: LiveCall) -> bool:
+        """See that the call holds a sequence, with its parked KV in it; False where it has to wait for one.
+
+        The idle call that has been quiet for longest is parked to make room, never one with a request.
+        """
+        if call.sequence is not None:
+            return True
+        if not self.pool.free and not self._park_one():
+            return False
+        call.sequence = self.pool.acquire(call.call_id)
+        if call.parked is not None:
+            state, tokens = call.parked
+            call.parked = None
+            self._restore(call.sequence, state, tokens)
+        return True
+
+    def reuse(self, call: LiveCall, prompt: list[int], *, needs_logits: bool) -> int:
+        """Bring the call's sequence to a prefix of ``prompt``; returns how many tokens need not be decoded.
+
+        What the sequence already shares is kept; where a saved prefix reaches further, it is restored. With
+        ``needs_logits`` at least the last token is left to decode, since logits of an earlier batch are gone.
+        """
+        sequence = call.sequence
+        if sequence is None:
+            raise EngineError(f"call {call.call_id!r} holds no sequence")
+        usable = len(prompt) - 1 if needs_logits else len(prompt)
+        shared = min(common_prefix_length(sequence.tokens, prompt), usable)
+        match = self._prefixes.find(call.key, prompt)
+        if match is not None and min(match.length, usable) >= shared + _MIN_RESTORE_TOKENS:
+            restored = self._restore(sequence, match.state, list(match.tokens))
+            shared = min(match.length, usable) if restored else 0
+            self._counters.restored_tokens += shared
+        if shared == len(prompt):
+            # A prefill that is a prefix of what is held: the tail may still be of use to the turn that follows.
+            return shared
+        if shared < len(sequence.tokens):
+            kept = self._backend.seq_trim(sequence.id, shared)
+            sequence.tokens = sequence.tokens[:shared] if kept else []
+            shared = shared if kept else 0
+        return shared
+
+    def offer_prefix(self, call: LiveCall) -> None:
+        """After a call's first prompt: keep its state, so that the next call with the same opening starts from it."""
+        if call.seeded or call.sequence is None:
+            return
+        call.seeded = True
+        if self._prefixes.would_add(call.key, call.sequence.tokens):
+            self.save_prefix(call, call.key)
+
+    def save_prefix(self, call: LiveCall, key: IsolationKey) -> None:
+        """Keep the state of the call's sequence under ``key``."""
+        if call.sequence is not None:
+            self._prefixes.add(key, call.sequence.tokens, self._backend.seq_save(call.sequence.id))
+
+    def _restore(self, sequence: KVSequence, state: SavedState, tokens: list[int]) -> bool:
+        """Put a saved state into a sequence; where that fails the sequence is empty and the prompt is computed instead."""
+        sequence.tokens = []
+        try:
+            self._backend.seq_restore(sequence.id, state)
+        except BackendError as e:
+            logger.warning("a saved state is not used: %s", e)
+            return False
+        sequence.tokens = tokens
+        return True
+
+    def _park_one(self) -> bool:
+        idle = [c for c in self if c.sequence is not None and c.request is None]
+        if not idle:
+            return False
+        call = min(idle, key=lambda c: c.last_active_s)
+        sequence = call.sequence
+        if sequence is None:
+            return False
+        if sequence.tokens:
+            state = self._backend.seq_save(sequence.id)
+            if self.parked_bytes + state.nbytes <= self._parked_bytes_limit:
+                call.parked = (state, sequence.tokens)
+                self._counters.parked += 1
+        self._backend.seq_drop(sequence.id)
+        self.pool.release(sequence)
+        call.sequence = None
+        return True
+
+    def check_integrity(self, requests: Iterable[Request]) -> None:
+        """See ``DynamicBatcher.check_integrity``."""
+        self.pool.check_integrity(self._backend.seq_length)
+        held = {id(s) for s in self.pool.held}
+        mine = {id(c.sequence) for c in self if c.sequence is not None}
+        if held != mine:
+            raise EngineError(f"{len(held)} sequences are held, but calls know of {len(mine)}: {self.pool!r}")
+        running = {id(r) for r in requests}
+        known = {id(c.request) for c in self if c.request is not None}
+        if running != known:
+            raise EngineError(f"{len(running)} requests run, but calls know of {len(known)}")
+        for call in self:
+            if call.closed or (call.parked is not None and call.sequence is not None):
+                raise EngineError(f"call {call.call_id!r} is closed or both parked and in the cache")

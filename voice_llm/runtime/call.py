@@ -1,0 +1,273 @@
+"""Call: one phone call's place in the engine, as its client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from ..config import SamplingParams
+from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, TurnWork
+from ..errors import EngineDeadError, EngineError, InvalidRequestError, VoiceLLMError, WrongStateError
+from ..events import FinishReason, Finished, Prefilled
+from ..prompt import Message, Reply, parse_messages
+from ..text import TextPipeline
+from .stream import ReplyStream
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Call", "Messages", "Opening"]
+
+logger = logging.getLogger(__name__)
+
+Messages = Sequence[Message | Mapping[str, Any]]
+
+# How many of a call's latest replies are kept as they were sampled, to be spliced back into its history.
+_REMEMBERED_REPLIES: Final = 64
+
+
+class Call:
+    """One phone call's place in the engine. Its client owns the history and sends it whole; only what is new is computed."""
+
+    def __init__(self, engine: Engine, live: LiveCall) -> None:
+        self._engine = engine
+        self._live = live
+        self._turns: deque[TurnWork] = deque(maxlen=_REMEMBERED_REPLIES)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Call {self.call_id} [{'closed' if self._closed else 'open'} | tenant: {self.tenant}]>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def call_id(self) -> str:
+        """The transport's name for the call."""
+        return self._live.call_id
+
+    @property
+    def tenant(self) -> str:
+        """Whose call it is."""
+        return self._live.key.tenant or ""
+
+    async def prefill(
+        self, messages: Messages, *, rag_context: str | None = None, arrival_s: float | None = None
+    ) -> Prefilled:
+        """Bring what is known of the next prompt into the KV cache, in whatever room live turns leave.
+
+        The last message may still grow: it is left open, so that more of it can follow.
+
+        Args:
+            messages: The history so far; an empty last user message prefills the next turn's header.
+            rag_context: The call's retrieved text, the last block of its system message.
+            arrival_s: When the reason for it reached our edge, on ``Engine.clock``; now by default.
+
+        Returns:
+            What was computed and what was cached; ``complete`` is False where a newer turn or prefill took its place.
+
+        Raises:
+            InvalidRequestError: The messages cannot be used.
+            ContextTooLongError: They do not fit.
+            WrongStateError: The call is closed.
+            CallBusyError: A turn is running; a prefill would have to wait for it.
+            EngineDeadError: The engine has died.
+        """
+        done: asyncio.Future[Prefilled] = asyncio.get_running_loop().create_future()
+
+        def sink(event: object) -> None:
+            if done.done():
+                return
+            if isinstance(event, Failed):
+                done.set_exception(event.error)
+            elif isinstance(event, Prefilled):
+                done.set_result(event)
+            elif isinstance(event, Finished):
+                done.set_result(Prefilled(event.usage, event.timings.total_ms or 0.0, complete=False))
+
+        arrival_s = self._engine.clock() if arrival_s is None else arrival_s
+        preparing = self._prepare(lambda: self._prefill_request(messages, rag_context, arrival_s), sink)
+        try:
+            await asyncio.shield(preparing)
+            return await done
+        except asyncio.CancelledError:
+            preparing.add_done_callback(self._cancel_prepared)
+            raise
+
+    def generate(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        rag_context: str | None = None,
+        arrival_s: float | None = None,
+        **overrides: Any,
+    ) -> ReplyStream:
+        """Answer the last message. The turn starts at once; what goes wrong later is raised while iterating.
+
+        Args:
+            messages: The whole history; what it shares with the call's cache is not computed again.
+            params: How to draw the reply; the profile's sampling by default.
+            rag_context: The call's retrieved text, the last block of its system message.
+            arrival_s: When the turn reached our edge, on ``Engine.clock``; now by default. Timings count from it.
+            **overrides: Fields of ``SamplingParams`` to change.
+
+        Returns:
+            An asynchronous iterator of ``TextDelta``, ``SentenceChunk``, ``Thought`` and, last, ``Finished``.
+
+        Raises:
+            InvalidRequestError: Messages, template, grammar or parameters cannot be used.
+            ContextTooLongError: Prompt and reply do not fit.
+            CallBusyError: A turn is running already.
+            WrongStateError: The call is closed.
+            EngineDeadError: The engine has died.
+        """
+        settled = (params or self._engine.profile.sampling).replace(**overrides)
+        arrival = self._engine.clock() if arrival_s is None else arrival_s
+        stream = ReplyStream()
+        watcher = weakref.ref(stream)  # a strong one would keep an abandoned stream from being noticed
+
+        def sink(event: Any) -> None:
+            reader = watcher()
+            if reader is not None:
+                reader.push(event)
+
+        def prepared(preparing: asyncio.Future[Request]) -> None:
+            reader = watcher()
+            error = preparing.exception()
+            if reader is None and error is None:
+                self._cancel_prepared(preparing)
+            elif reader is not None and error is None:
+                request = preparing.result()
+                reader.submitted(lambda reason: self._cancel(request, reason))
+            elif reader is not None:
+                reader.push(Failed(_as_ours(error)))
+
+        self._prepare(lambda: self._turn_request(messages, settled, rag_context, arrival), sink).add_done_callback(prepared)
+        return stream
+
+    async def close(self) -> None:
+        """End the call and free what it holds; idempotent."""
+        self.close_nowait()
+        try:
+            await self._engine._run(lambda: None)
+        except EngineDeadError:
+            return
+
+    def close_nowait(self) -> None:
+        """End the call without waiting: everything is free at the engine's next step."""
+        if not self._closed:
+            self._closed = True
+            self._engine._post_nowait(lambda: self._engine._batcher.close_call(self._live))
+
+    def _cancel(self, request: Request, reason: FinishReason) -> None:
+        self._engine._post_nowait(lambda: self._engine._batcher.cancel(request, reason))
+
+    def _cancel_prepared(self, preparing: asyncio.Future[Request]) -> None:
+        if preparing.exception() is None:
+            self._cancel(preparing.result(), FinishReason.CANCELLED)
+
+    def _prepare(self, make: Callable[[], Request], sink: Callable[[Any], None]) -> asyncio.Future[Request]:
+        """Make a request on the prompt thread and submit it there, so that requests keep their order."""
+        self._engine._check_alive()
+        if self._closed:
+            raise WrongStateError(f"call {self.call_id!r} is closed")
+
+        def make_and_submit() -> Request:
+            request = make()
+            self._engine._submit(request, sink)
+            return request
+
+        return self._engine._loop.run_in_executor(self._engine._prompts, make_and_submit)
+
+    def _prefill_request(self, messages: Messages, rag_context: str | None, arrival_s: float) -> Request:
+        reserve_tokens = self._engine.profile.sampling.max_tokens
+        tokens = self._tokens(parse_messages(messages), rag_context, reserve_tokens, open_ended=True)
+        return Request(self._live, RequestKind.PREFILL, tokens, arrival_s)
+
+    def _turn_request(
+        self, messages: Messages, params: SamplingParams, rag_context: str | None, arrival_s: float
+    ) -> Request:
+        parsed = parse_messages(messages)
+        if parsed[-1].role == "assistant":
+            raise InvalidRequestError("the last message must be the caller's, not the assistant's", param="messages")
+        tokens = self._tokens(parsed, rag_context, params.max_tokens, open_ended=False)
+        text = TextPipeline(stop=params.stop, language=self._engine.profile.language)
+        turn = TurnWork(self._engine.backend.new_sampler(params), text, params.max_tokens)
+        self._turns.append(turn)
+        return Request(self._live, RequestKind.TURN, tokens, arrival_s, turn)
+
+    def _tokens(
+        self, messages: Sequence[Message], rag_context: str | None, reserve_tokens: int, *, open_ended: bool
+    ) -> list[int]:
+        prompt = self._engine._formatter.format(
+            messages,
+            rag_context=rag_context,
+            replies=[_as_reply(turn) for turn in self._turns],
+            context_tokens=self._engine.backend.info.context_per_call,
+            reserve_tokens=reserve_tokens,
+            open_ended=open_ended,
+        )
+        return list(prompt.tokens)
+
+
+class Opening:
+    """A call about to be opened: awaitable, and an asynchronous context manager that closes it."""
+
+    def __init__(self, engine: Engine, call_id: str, tenant: str) -> None:
+        self._engine = engine
+        self._call_id = call_id
+        self._tenant = tenant
+        self._call: Call | None = None
+
+    def __await__(self) -> Generator[Any, None, Call]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Call:
+        self._call = await self._open()
+        return self._call
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._call is not None:
+            await self._call.close()
+
+    async def _open(self) -> Call:
+        engine, call_id = self._engine, self._call_id
+        engine._check_alive()
+        key = IsolationKey(engine.backend.info.model_id, engine.profile.name, self._tenant)
+        opening = engine._worker.call(lambda: engine._batcher.open_call(call_id, key))
+        try:
+            live = await asyncio.shield(asyncio.wrap_future(opening))
+        except asyncio.CancelledError:
+            # The engine may open it yet, and nobody would ever close it.
+            opening.add_done_callback(lambda f: f.exception() or Call(engine, f.result()).close_nowait())
+            raise
+        return Call(engine, live)
+
+
+def _as_reply(turn: TurnWork) -> Reply:
+    """Snapshot a turn, finished or not, as what the model said."""
+    visible_chars = tuple(turn.visible_chars)
+    tokens = tuple(turn.generated[: len(visible_chars)])
+    if turn.ended_turn:
+        tokens, visible_chars = tokens[:-1], visible_chars[:-1]
+    return Reply(tokens=tokens, visible_chars=visible_chars, text="".join(turn.emitted), complete=turn.complete)
+
+
+def _as_ours(error: BaseException | None) -> VoiceLLMError:
+    if isinstance(error, VoiceLLMError):
+        return error
+    logger.error("a prompt could not be prepared", exc_info=error)
+    return EngineError(f"the prompt could not be prepared: {type(error).__name__}")

@@ -1,0 +1,268 @@
+"""Engine and Call: the asyncio face of the engine.
+
+One thread owns model and core (``worker.py``), one more prepares prompts, so that neither templates nor tokenizing nor
+decoding ever run on the event loop. The events of a step reach the loop in one hop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+from ..backend import Backend, BackendCounters
+from ..config import EngineConfig, Profile
+from ..engine import BatcherCounters, CoreEvent, DynamicBatcher, Failed, IsolationKey, Request
+from ..engine.calibration import calibrate
+from ..errors import EngineDeadError
+from ..events import Finished, Prefilled
+from ..prompt import PromptFormatter, resolve_template
+from .call import Call, Opening
+from .worker import EngineWorker
+
+__all__ = ["Engine", "EngineStats", "Health"]
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_STALL_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the engine can serve.
+
+    Attributes:
+        healthy: The thread lives and its present step is not stuck.
+        detail: Why not, for operators.
+        open_calls: Calls open now.
+        max_calls: Most open calls.
+    """
+
+    healthy: bool
+    detail: str
+    open_calls: int
+    max_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Running totals since the engine was loaded."""
+
+    batcher: BatcherCounters
+    backend: BackendCounters
+    prefix_bytes: int
+    parked_bytes: int
+
+
+class Engine:
+    """One model, many calls. Made by ``load``, or by ``start`` around a backend of your own.
+
+    Example:
+        >>> engine = await Engine.load("smollm2_135m_demo")
+        >>> async with engine.open_call() as call:
+        ...     async for event in call.generate([{"role": "user", "content": "Hello!"}]):
+        ...         print(event)
+        >>> await engine.close()
+
+    It belongs to the event loop it was started on.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        profile: Profile,
+        *,
+        config: EngineConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        max_calls: int | None = None,
+    ) -> None:
+        self._profile = profile
+        self._backend = backend
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._batcher = DynamicBatcher(backend, config or profile.engine, clock=clock, max_calls=max_calls)
+        template = resolve_template(backend.info.chat_template, profile.chat_template, backend.control_tokens)
+        self._formatter = PromptFormatter(backend, template, bos=backend.info.bos_token if backend.info.add_bos else "")
+        self._worker = EngineWorker(backend, self._batcher, deliver=self._deliver, clock=clock)
+        self._prompts = ThreadPoolExecutor(1, thread_name_prefix="voice-llm-prompt")
+        self._sinks: dict[Request, Callable[[Any], None]] = {}
+        self._closed = False
+
+    @classmethod
+    async def load(
+        cls,
+        profile: str | Path | Profile,
+        *,
+        model: str | Path | None = None,
+        progress: Callable[[float], None] | None = None,
+        max_calls: int | None = None,
+        **engine_options: Any,
+    ) -> Engine:
+        """Load a profile's model and make it ready for calls.
+
+        Args:
+            profile: A profile's name, a path to one, or the profile itself.
+            model: A GGUF file to use instead of the profile's.
+            progress: Called (on another thread) with the share of the file that is loaded, 0 to 1.
+            max_calls: Most open calls; None for as many as there are sequences.
+            **engine_options: Fields of ``EngineConfig`` to override; None leaves the profile's value.
+
+        Raises:
+            NotFoundError: There is no such profile.
+            ConfigError: The profile or an option is wrong.
+            ModelFileError: The model file is missing, truncated or not GGUF.
+            BackendError: The model does not fit into memory, or the native library is not the right one.
+        """
+        from .loading import load_backend
+
+        if not isinstance(profile, Profile):
+            profile = await asyncio.to_thread(Profile.load, profile)
+        config = profile.engine.replace(**engine_options)
+        backend, config = await asyncio.to_thread(load_backend, profile, config, model, progress)
+        return await cls.start(backend, profile, config=config, max_calls=max_calls)
+
+    @classmethod
+    async def start(
+        cls,
+        backend: Backend,
+        profile: Profile,
+        *,
+        config: EngineConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        max_calls: int | None = None,
+    ) -> Engine:
+        """Start an engine around a loaded backend, which it then owns: calibrate it and prefill the profile's prompt."""
+        try:
+            engine = cls(backend, profile, config=config, clock=clock, max_calls=max_calls)
+        except BaseException:
+            backend.close()
+            raise
+        engine._worker.start()
+        try:
+            await engine._warm_up()
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "live" if self._worker.is_alive else "dead"
+        return f"<Engine {self._profile.name} [{state} | {len(self._batcher.calls)}/{self._batcher.calls.max_calls} calls]>"
+
+    @property
+    def profile(self) -> Profile:
+        """The profile that it was loaded with."""
+        return self._profile
+
+    @property
+    def backend(self) -> Backend:
+        """The backend; only its tokenizer part may be used from here."""
+        return self._backend
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Monotonic seconds; arrival times are given on this clock."""
+        return self._clock
+
+    def open_call(self, *, call_id: str | None = None, tenant: str = "default") -> Opening:
+        """Open a call: ``async with engine.open_call() as call``, or ``call = await engine.open_call()``.
+
+        Args:
+            call_id: The transport's name for it, unique in its tenant; a fresh one by default.
+            tenant: Whose call it is; nothing is shared between tenants but the profile's own system prompt.
+
+        Raises (when awaited):
+            AtCapacityError: As many calls are open as may be.
+            WrongStateError: The tenant has an open call of that id.
+            EngineDeadError: The engine is closed or has died.
+        """
+        return Opening(self, call_id or uuid4().hex, tenant)
+
+    def health(self) -> Health:
+        """Say whether the engine can serve, at once and from any thread."""
+        detail = ""
+        busy_since_s = self._worker.busy_since_s
+        if not self._worker.is_alive:
+            detail = f"the engine's thread has ended: {self._worker.failure!r}"
+        elif busy_since_s is not None and self._clock() - busy_since_s > _STALL_S:
+            detail = f"a step has been running for {self._clock() - busy_since_s:.0f} s"
+        return Health(not detail, detail, len(self._batcher.calls), self._batcher.calls.max_calls)
+
+    async def stats(self) -> EngineStats:
+        """Return running totals, as of between two steps."""
+        return await self._run(self._read_stats)
+
+    async def check_integrity(self) -> None:
+        """Check that nothing is lost or held twice; for tests and for idle moments.
+
+        Raises:
+            EngineError: With all the numbers.
+        """
+        await self._run(self._batcher.check_integrity)
+
+    async def close(self) -> None:
+        """End all calls and free the model; idempotent."""
+        self._closed = True
+        await asyncio.to_thread(self._worker.stop)
+        await asyncio.to_thread(self._prompts.shutdown)
+        await asyncio.sleep(0)  # lets the last events, already on their way, reach their readers
+
+    async def _warm_up(self) -> None:
+        await self._run(lambda: calibrate(self._backend, self._batcher.cost, self._clock))
+        if not self._profile.system_prompt:
+            return
+        async with self.open_call(tenant="") as call:
+            await call.prefill([{"role": "system", "content": self._profile.system_prompt}])
+            await self._run(lambda: self._batcher.calls.save_prefix(call._live, call._live.key.of_profile))
+
+    def _read_stats(self) -> EngineStats:
+        calls = self._batcher.calls
+        return EngineStats(
+            copy.copy(self._batcher.counters), copy.copy(self._backend.counters), self._batcher.prefixes.nbytes, calls.parked_bytes
+        )
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._worker.call(work))
+
+    def _check_alive(self) -> None:
+        if not self._worker.is_alive:
+            raise EngineDeadError("the engine is closed" if self._closed else "the engine's thread has ended")
+
+    def _submit(self, request: Request, sink: Callable[[Any], None]) -> None:
+        self._sinks[request] = sink
+        try:
+            self._worker.submit(request)
+        except EngineDeadError:
+            del self._sinks[request]
+            raise
+
+    def _post_nowait(self, work: Callable[[], None]) -> None:
+        """Run ``work`` on the engine's thread; where that has ended, what it would free is gone already."""
+        try:
+            self._worker.post(work)
+        except EngineDeadError:
+            logger.debug("dropped work for an engine that has ended")
+
+    def _deliver(self, events: list[CoreEvent]) -> None:
+        """Called on the engine's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._dispatch, events)
+        except RuntimeError:
+            logger.debug("%d events have no event loop to go to", len(events))
+
+    def _dispatch(self, events: list[CoreEvent]) -> None:
+        for request, event in events:
+            sink = self._sinks.get(request)
+            if sink is None:
+                continue
+            if isinstance(event, (Finished, Prefilled, Failed)):
+                del self._sinks[request]
+            sink(event)

@@ -1,0 +1,100 @@
+"""ReplyStream: one turn's events, on their way from the engine's thread to whoever reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from ..engine import Failed
+from ..errors import SlowConsumerError, VoiceLLMError
+from ..events import FinishReason, Finished, GenerateEvent, Prefilled
+
+__all__ = ["ReplyStream"]
+
+# A reply of 256 tokens makes at most about 600 events; a reader this far behind is gone.
+_MAX_UNREAD_EVENTS: Final = 4096
+
+
+class ReplyStream:
+    """Asynchronous iterator over a turn's events; ``Finished`` is the last.
+
+    Leaving the loop, cancelling the task that reads, ``cancel`` and closing the call all stop the generation at the next
+    step. Nothing waits for the engine.
+
+    Raises (while iterating):
+        VoiceLLMError: The turn failed.
+        SlowConsumerError: Too many events were left unread; the turn was cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[GenerateEvent] = deque()
+        self._arrived = asyncio.Event()
+        self._error: VoiceLLMError | None = None
+        self._ended = False
+        self._cancelled: FinishReason | None = None
+        self._cancel: Callable[[FinishReason], None] | None = None
+        self.finished: Finished | None = None
+        """The last event, once it has arrived."""
+
+    def __aiter__(self) -> ReplyStream:
+        return self
+
+    async def __anext__(self) -> GenerateEvent:
+        while not self._events:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            try:
+                await self._arrived.wait()
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        return self._events.popleft()
+
+    def __del__(self) -> None:
+        # Leaving an ``async for`` drops the last reference: that is how a reader says that it has heard enough.
+        self.cancel()
+
+    def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """Stop the generation at the next step, without waiting; once more, or after the end, is harmless."""
+        if self._ended or self._cancelled is not None:
+            return
+        self._cancelled = reason
+        if self._cancel is not None:
+            self._cancel(reason)
+
+    def submitted(self, cancel: Callable[[FinishReason], None]) -> None:
+        """Note how to cancel, now that the request is on its way; does so at once if that was asked for meanwhile."""
+        self._cancel = cancel
+        if self._cancelled is not None:
+            cancel(self._cancelled)
+
+    def push(self, event: GenerateEvent | Prefilled | Failed) -> None:
+        """Take over an event; called on the event loop only."""
+        if self._ended:
+            return
+        if isinstance(event, Failed):
+            self._error = event.error
+            self._ended = True
+        elif isinstance(event, Prefilled):
+            return
+        else:
+            self._append(event)
+        self._arrived.set()
+
+    def _append(self, event: GenerateEvent) -> None:
+        if isinstance(event, Finished):
+            self.finished = event
+            self._ended = True
+        elif len(self._events) >= _MAX_UNREAD_EVENTS:
+            self.cancel()
+            self._events.clear()
+            self._error = SlowConsumerError(f"{_MAX_UNREAD_EVENTS} events of a reply were not read; it was cancelled")
+            self._ended = True
+            return
+        self._events.append(event)
+
