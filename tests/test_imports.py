@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "voice_llm"
 # Part -> the parts that it may import, its own apart.
 WORDS = {"config", "events", "errors"}
 CORE = WORDS | {"text", "prompt", "backend", "engine"}
-RUNTIME = CORE | {"models", "worker"}
+RUNTIME = CORE | {"models"}
 EDGES = RUNTIME | {"runtime", "session"}
 BACKEND_SEAM = {"backend.base", "backend.micro_batches"}
 ALLOWED = {
@@ -30,7 +30,6 @@ ALLOWED = {
     "backend": WORDS | {"text", "prompt"},
     "engine": WORDS | {"text", "prompt"} | BACKEND_SEAM,
     "testing": WORDS | {"text", "prompt", "engine"} | BACKEND_SEAM,
-    "worker": CORE,
     "runtime": RUNTIME,
     "session": EDGES,
     "remote": EDGES,

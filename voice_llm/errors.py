@@ -104,7 +104,8 @@ class ContextTooLongError(VoiceLLMError):
     def __str__(self) -> str:
         return (
             f"a prompt of {self.prompt_tokens} tokens and a reply of up to {self.max_tokens} do not fit into "
-            f"the call's context of {self.context_tokens}; shorten the prompt, lower max_tokens or raise context_per_call"
+            f"the call's context of {self.context_tokens}; "
+            "shorten the prompt, lower max_tokens or raise context_per_call"
         )
 
 

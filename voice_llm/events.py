@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-class FinishReason(str, Enum):
+class FinishReason(StrEnum):
     """Why a reply ended."""
 
     STOP = "stop"
@@ -61,8 +61,8 @@ class Usage:
 class Timings:
     """Milliseconds since the request reached our edge, queue time included.
 
-    ``queue_ms`` ends when the first piece of work for the request starts, ``prefill_ms`` is the time between that and the
-    first sampled token. A value is None where the turn ended before.
+    ``queue_ms`` ends when the first piece of work for the request starts, ``prefill_ms`` is the time between that and
+    the first sampled token. A value is None where the turn ended before.
     """
 
     queue_ms: float | None = None

@@ -21,9 +21,9 @@ def test_a_short_call_keeps_everything() -> None:
 
 
 def test_an_over_long_call_drops_to_half_of_the_room_at_once() -> None:
-    turns = [TurnTokens(10, 100)] * 10 + [TurnTokens(10, 10)]
-    # Room for 900; a question counts as 112 at least, so 3 whole turns fit into half of it.
-    assert first_kept_turn(turns, 100, 1000) == 7
+    turns = [TurnTokens(10, 100)] * 8 + [TurnTokens(10, 10)]
+    # Room for 900; a question counts as 112 at least, so 8 turns are too many and 3 fit into half of it.
+    assert first_kept_turn(turns, 100, 1000) == 5
 
 
 def test_the_last_turn_stays_even_where_it_does_not_fit() -> None:

@@ -89,7 +89,7 @@ class Tokenizer(Protocol):
 
     @property
     def control_tokens(self) -> Mapping[str, int]:
-        """Text to id of every token that stands for structure, not for text (``<|im_end|>``, ``<bos>``, ``<tool_call>``)."""
+        """Text to id of every token that stands for structure, not for text (``<|im_end|>``, ``<tool_call>``)."""
 
     def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Tokenize without adding any begin or end token.
@@ -139,7 +139,7 @@ class Backend(Tokenizer, Protocol):
         """How many tokens the sequence holds."""
 
     def seq_trim(self, sequence_id: int, length: int) -> bool:
-        """Keep the first ``length`` tokens. False where the model cannot (its window is gone): the sequence is then empty."""
+        """Keep the first ``length`` tokens; False, and an empty sequence, where the window before is gone."""
 
     def seq_drop(self, sequence_id: int) -> None:
         """Empty the sequence."""

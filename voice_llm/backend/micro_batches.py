@@ -10,8 +10,8 @@ from .base import BatchEntry
 def count_micro_batches(entries: Sequence[BatchEntry], *, split_kv: bool, micro_batch_tokens: int) -> int:
     """Count the micro-batches of a batch.
 
-    With unified KV, tokens are cut into pieces of ``micro_batch_tokens``. With split KV, a micro-batch takes equally many
-    tokens of sequences whose ids ascend without a gap (``llama_batch_allocr::split_equal`` with ``sequential``).
+    With unified KV, tokens are cut into pieces of ``micro_batch_tokens``. With split KV, a micro-batch takes equally
+    many tokens of sequences whose ids ascend without a gap (``llama_batch_allocr::split_equal`` with ``sequential``).
     """
     left = {e.sequence_id: len(e.tokens) for e in entries}
     if not split_kv:

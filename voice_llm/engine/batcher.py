@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..backend.base import Backend, BatchEntry
 from ..config.engine import EngineConfig
 from ..errors import BackendError, CallBusyError, ContextFullError, ContextTooLongError, VoiceLLMError, WrongStateError
-from ..events import FinishReason, Finished, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought
+from ..events import Finished, FinishReason, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought
 from ..text import TextOutput
 from .calls import CallTable
 from .cost import CostModel, DecodeShape

@@ -152,7 +152,7 @@ class CallTable:
             self._prefixes.add(key, call.sequence.tokens, self._backend.seq_save(call.sequence.id))
 
     def _restore(self, sequence: KVSequence, state: SavedState, tokens: list[int]) -> bool:
-        """Put a saved state into a sequence; where that fails the sequence is empty and the prompt is computed instead."""
+        """Put a saved state into a sequence; where that fails it is empty, and the prompt is computed instead."""
         sequence.tokens = []
         try:
             self._backend.seq_restore(sequence.id, state)

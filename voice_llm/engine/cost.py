@@ -89,8 +89,8 @@ class LinearFit:
 class CostModel:
     """Predicts step times in milliseconds and learns from each step.
 
-    Decode: micro-batches, rows and rows x context. Prefill: a constant, tokens and tokens x context. The first guesses are
-    those of a small model on a few CPU cores; calibration at warm-up replaces them.
+    Decode: micro-batches, rows and rows x context. Prefill: a constant, tokens and tokens x context. The first
+    guesses are those of a small model on a few CPU cores; calibration at warm-up replaces them.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """Placement: talking calls on adjacent sequence ids, so that they share a micro-batch.
 
-With split KV, llama.cpp packs rows of ids that ascend without a gap into one micro-batch and pays for each further run as
-for a step of its own. So a turn that starts away from the other talkers is rehomed beside them first: its KV is saved and
-restored under another id, or exchanged with that of an idle call.
+With split KV, llama.cpp packs rows of ids that ascend without a gap into one micro-batch and pays for each further
+run as for a step of its own. So a turn that starts away from the other talkers is rehomed beside them first: its KV
+is saved and restored under another id, or exchanged with that of an idle call.
 """
 
 from __future__ import annotations

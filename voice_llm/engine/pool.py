@@ -122,4 +122,6 @@ class ContextPool:
             expected = len(holder.tokens) if holder else 0
             real = length_of(sequence_id)
             if real != expected:
-                raise EngineError(f"sequence {sequence_id} holds {real} tokens where the pool says {expected}: {self!r}")
+                raise EngineError(
+                    f"sequence {sequence_id} holds {real} tokens where the pool says {expected}: {self!r}"
+                )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from ..backend.base import SavedState, Sampler
+from ..backend.base import Sampler, SavedState
 from ..errors import EngineError
 from ..events import FinishReason, Timings, Usage
 from ..text import TextPipeline
@@ -22,7 +22,7 @@ class RequestKind(Enum):
     TURN = "turn"
     """A reply."""
     PREFILL = "prefill"
-    """Only the prompt in the cache, in whatever room is left: an opening prompt, a hint of what the caller is saying."""
+    """Only the prompt in the cache, in whatever room is left: an opening prompt, a hint of what is being said."""
 
 
 class RequestState(Enum):
@@ -126,7 +126,8 @@ class Request:
     finish_reason: FinishReason | None = None
 
     def __repr__(self) -> str:
-        return f"<Request {self.call.call_id} {self.kind.value} [{self.state.value} | prompt: {self.computed_tokens}/{len(self.prompt)}]>"
+        prompt = f"prompt: {self.computed_tokens}/{len(self.prompt)}"
+        return f"<Request {self.call.call_id} {self.kind.value} [{self.state.value} | {prompt}]>"
 
     @property
     def remaining_tokens(self) -> int:

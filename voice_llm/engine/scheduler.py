@@ -28,7 +28,9 @@ class PrefillChunk:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: single tokens of talking calls, or prefill chunks. Both are never mixed, since rows with different token
+    """One step: single tokens of talking calls, or prefill chunks.
+
+    Both are never mixed, since rows with different token
     counts would split the batch anyway.
     """
 
@@ -42,9 +44,9 @@ class Plan:
 class Scheduler:
     """Talking calls first, then prompts of turns, then early prefill; every step is bounded.
 
-    After each step of talking calls at most one step of prefill follows, so no talking call waits longer than two steps. A
-    turn's place is its arrival plus the time that its prompt needs: short prompts pass long ones, and nobody is passed
-    for ever.
+    After each step of talking calls at most one step of prefill follows, so no talking call waits longer than two
+    steps. A turn's place is its arrival plus the time that its prompt needs: short prompts pass long ones, and nobody
+    is passed for ever.
 
     Args:
         max_step_ms: Longest step, by the cost model's prediction.

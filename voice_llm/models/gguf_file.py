@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -85,7 +86,7 @@ def _read_header(path: Path, data: mmap.mmap) -> GGUFHeader:
         tensor_count, key_count = reader.u64(), reader.u64()
         metadata = _read_metadata(reader, key_count)
         tensor_bytes = _read_tensor_bytes(reader, tensor_count)
-    except struct.error:
+    except (struct.error, OverflowError):  # a length that leads out of the file, or out of any
         raise ModelFileError(f"{path} is truncated: its {size} bytes end inside the header; fetch it again") from None
     except ValueError as error:
         raise ModelFileError(f"{path} is damaged: {error}; fetch it again") from None
@@ -165,9 +166,10 @@ def _read_tensor_bytes(reader: _Reader, tensor_count: int) -> int:
     end = 0
     for _ in range(tensor_count):
         reader.skip(reader.u64())  # the tensor's name
-        elements = 1
-        for _ in range(reader.u32()):
-            elements *= reader.u64()
+        dimensions = reader.u32()
+        if dimensions > _MAX_DIMENSIONS:
+            raise ValueError(f"its header has a tensor of {dimensions} dimensions")
+        elements = math.prod(reader.u64() for _ in range(dimensions))
         quantization, offset = reader.u32(), reader.u64()
         # A type that is newer than the table counts as one byte: too small a promise refuses no good file.
         block_elements, block_bytes = _BLOCKS.get(quantization, (max(elements, 1), 1))
@@ -192,6 +194,7 @@ _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _TEXT: Final = 8
 _ARRAY: Final = 9
+_MAX_DIMENSIONS: Final = 4
 _SCALARS: Final[dict[int, struct.Struct]] = {
     **{kind: struct.Struct("<" + code) for kind, code in enumerate("BbHhIif?")},
     **{kind: struct.Struct("<" + code) for kind, code in enumerate("Qqd", start=10)},

@@ -91,7 +91,7 @@ def _parse_role(role: object, index: int) -> Role:
 
 
 def _join_parts(content: object, param: str) -> object:
-    if isinstance(content, str) or not isinstance(content, Sequence):
+    if isinstance(content, (str, bytes)) or not isinstance(content, Sequence):
         return content
     texts: list[str] = []
     for number, part in enumerate(content):

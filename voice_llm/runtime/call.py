@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from ..config import SamplingParams
 from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, TurnWork
 from ..errors import EngineDeadError, EngineError, InvalidRequestError, VoiceLLMError, WrongStateError
-from ..events import FinishReason, Finished, Prefilled
+from ..events import Finished, FinishReason, Prefilled
 from ..prompt import Message, Reply, parse_messages
 from ..text import TextPipeline
 from .stream import ReplyStream
+from .submission import Submission
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -32,7 +33,10 @@ _REMEMBERED_REPLIES: Final = 64
 
 
 class Call:
-    """One phone call's place in the engine. Its client owns the history and sends it whole; only what is new is computed."""
+    """One phone call's place in the engine.
+
+    Its client owns the history and sends it whole; only what is new is computed.
+    """
 
     def __init__(self, engine: Engine, live: LiveCall) -> None:
         self._engine = engine
@@ -95,13 +99,14 @@ class Call:
             elif isinstance(event, Finished):
                 done.set_result(Prefilled(event.usage, event.timings.total_ms or 0.0, complete=False))
 
-        arrival_s = self._engine.clock() if arrival_s is None else arrival_s
-        preparing = self._prepare(lambda: self._prefill_request(messages, rag_context, arrival_s), sink)
+        arrival = self._engine.clock() if arrival_s is None else arrival_s
+        submission = self._submission()
+        preparing = self._prepare(lambda: self._prefill_request(messages, rag_context, arrival), submission, sink)
         try:
-            await asyncio.shield(preparing)
+            await preparing
             return await done
         except asyncio.CancelledError:
-            preparing.add_done_callback(self._cancel_prepared)
+            submission.cancel()
             raise
 
     def generate(
@@ -134,7 +139,8 @@ class Call:
         """
         settled = (params or self._engine.profile.sampling).replace(**overrides)
         arrival = self._engine.clock() if arrival_s is None else arrival_s
-        stream = ReplyStream()
+        submission = self._submission()
+        stream = ReplyStream(submission.cancel)
         watcher = weakref.ref(stream)  # a strong one would keep an abandoned stream from being noticed
 
         def sink(event: Any) -> None:
@@ -142,18 +148,12 @@ class Call:
             if reader is not None:
                 reader.push(event)
 
-        def prepared(preparing: asyncio.Future[Request]) -> None:
-            reader = watcher()
-            error = preparing.exception()
-            if reader is None and error is None:
-                self._cancel_prepared(preparing)
-            elif reader is not None and error is None:
-                request = preparing.result()
-                reader.submitted(lambda reason: self._cancel(request, reason))
-            elif reader is not None:
-                reader.push(Failed(_as_ours(error)))
+        def prepared(preparing: asyncio.Future[None]) -> None:
+            if (error := preparing.exception()) is not None:
+                sink(Failed(_as_ours(error)))
 
-        self._prepare(lambda: self._turn_request(messages, settled, rag_context, arrival), sink).add_done_callback(prepared)
+        preparing = self._prepare(lambda: self._turn_request(messages, settled, rag_context, arrival), submission, sink)
+        preparing.add_done_callback(prepared)
         return stream
 
     async def close(self) -> None:
@@ -170,23 +170,25 @@ class Call:
             self._closed = True
             self._engine._post_nowait(lambda: self._engine._batcher.close_call(self._live))
 
-    def _cancel(self, request: Request, reason: FinishReason) -> None:
-        self._engine._post_nowait(lambda: self._engine._batcher.cancel(request, reason))
+    def _submission(self) -> Submission:
+        engine = self._engine
+        return Submission(
+            engine._worker.submit,
+            lambda request, reason: engine._post_nowait(lambda: engine._batcher.cancel(request, reason)),
+        )
 
-    def _cancel_prepared(self, preparing: asyncio.Future[Request]) -> None:
-        if preparing.exception() is None:
-            self._cancel(preparing.result(), FinishReason.CANCELLED)
-
-    def _prepare(self, make: Callable[[], Request], sink: Callable[[Any], None]) -> asyncio.Future[Request]:
+    def _prepare(
+        self, make: Callable[[], Request], submission: Submission, sink: Callable[[Any], None]
+    ) -> asyncio.Future[None]:
         """Make a request on the prompt thread and submit it there, so that requests keep their order."""
         self._engine._check_alive()
         if self._closed:
             raise WrongStateError(f"call {self.call_id!r} is closed")
 
-        def make_and_submit() -> Request:
+        def make_and_submit() -> None:
             request = make()
-            self._engine._submit(request, sink)
-            return request
+            with self._engine._listening(request, sink):
+                submission.submit(request)
 
         return self._engine._loop.run_in_executor(self._engine._prompts, make_and_submit)
 
@@ -252,7 +254,7 @@ class Opening:
             live = await asyncio.shield(asyncio.wrap_future(opening))
         except asyncio.CancelledError:
             # The engine may open it yet, and nobody would ever close it.
-            opening.add_done_callback(lambda f: f.exception() or Call(engine, f.result()).close_nowait())
+            opening.add_done_callback(lambda f: None if f.exception() else Call(engine, f.result()).close_nowait())
             raise
         return Call(engine, live)
 

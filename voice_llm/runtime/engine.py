@@ -10,8 +10,9 @@ import asyncio
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,12 +20,12 @@ from uuid import uuid4
 
 from ..backend import Backend, BackendCounters
 from ..config import EngineConfig, Profile
-from ..engine import BatcherCounters, CoreEvent, DynamicBatcher, Failed, IsolationKey, Request
+from ..engine import BatcherCounters, CoreEvent, DynamicBatcher, Failed, Request
 from ..engine.calibration import calibrate
 from ..errors import EngineDeadError
 from ..events import Finished, Prefilled
 from ..prompt import PromptFormatter, resolve_template
-from .call import Call, Opening
+from .call import Opening
 from .worker import EngineWorker
 
 __all__ = ["Engine", "EngineStats", "Health"]
@@ -139,7 +140,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         max_calls: int | None = None,
     ) -> Engine:
-        """Start an engine around a loaded backend, which it then owns: calibrate it and prefill the profile's prompt."""
+        """Start an engine around a loaded backend, which it then owns, and warm it up."""
         try:
             engine = cls(backend, profile, config=config, clock=clock, max_calls=max_calls)
         except BaseException:
@@ -155,7 +156,8 @@ class Engine:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "live" if self._worker.is_alive else "dead"
-        return f"<Engine {self._profile.name} [{state} | {len(self._batcher.calls)}/{self._batcher.calls.max_calls} calls]>"
+        calls = self._batcher.calls
+        return f"<Engine {self._profile.name} [{state} | {len(calls)}/{calls.max_calls} calls]>"
 
     @property
     def profile(self) -> Profile:
@@ -226,7 +228,10 @@ class Engine:
     def _read_stats(self) -> EngineStats:
         calls = self._batcher.calls
         return EngineStats(
-            copy.copy(self._batcher.counters), copy.copy(self._backend.counters), self._batcher.prefixes.nbytes, calls.parked_bytes
+            copy.copy(self._batcher.counters),
+            copy.copy(self._backend.counters),
+            self._batcher.prefixes.nbytes,
+            calls.parked_bytes,
         )
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -236,12 +241,14 @@ class Engine:
         if not self._worker.is_alive:
             raise EngineDeadError("the engine is closed" if self._closed else "the engine's thread has ended")
 
-    def _submit(self, request: Request, sink: Callable[[Any], None]) -> None:
+    @contextmanager
+    def _listening(self, request: Request, sink: Callable[[Any], None]) -> Iterator[None]:
+        """Let ``sink`` have the request's events, unless submitting it fails."""
         self._sinks[request] = sink
         try:
-            self._worker.submit(request)
-        except EngineDeadError:
-            del self._sinks[request]
+            yield
+        except BaseException:
+            self._sinks.pop(request, None)
             raise
 
     def _post_nowait(self, work: Callable[[], None]) -> None:

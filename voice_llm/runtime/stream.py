@@ -9,7 +9,7 @@ from typing import Final
 
 from ..engine import Failed
 from ..errors import SlowConsumerError, VoiceLLMError
-from ..events import FinishReason, Finished, GenerateEvent, Prefilled
+from ..events import Finished, FinishReason, GenerateEvent, Prefilled
 
 __all__ = ["ReplyStream"]
 
@@ -20,21 +20,20 @@ _MAX_UNREAD_EVENTS: Final = 4096
 class ReplyStream:
     """Asynchronous iterator over a turn's events; ``Finished`` is the last.
 
-    Leaving the loop, cancelling the task that reads, ``cancel`` and closing the call all stop the generation at the next
-    step. Nothing waits for the engine.
+    Leaving the loop, cancelling the task that reads, ``cancel`` and closing the call all stop the generation at the
+    next step. Nothing waits for the engine.
 
     Raises (while iterating):
         VoiceLLMError: The turn failed.
         SlowConsumerError: Too many events were left unread; the turn was cancelled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cancel: Callable[[FinishReason], None]) -> None:
+        self._cancel = cancel
         self._events: deque[GenerateEvent] = deque()
         self._arrived = asyncio.Event()
         self._error: VoiceLLMError | None = None
         self._ended = False
-        self._cancelled: FinishReason | None = None
-        self._cancel: Callable[[FinishReason], None] | None = None
         self.finished: Finished | None = None
         """The last event, once it has arrived."""
 
@@ -61,17 +60,8 @@ class ReplyStream:
 
     def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Stop the generation at the next step, without waiting; once more, or after the end, is harmless."""
-        if self._ended or self._cancelled is not None:
-            return
-        self._cancelled = reason
-        if self._cancel is not None:
+        if not self._ended:
             self._cancel(reason)
-
-    def submitted(self, cancel: Callable[[FinishReason], None]) -> None:
-        """Note how to cancel, now that the request is on its way; does so at once if that was asked for meanwhile."""
-        self._cancel = cancel
-        if self._cancelled is not None:
-            cancel(self._cancelled)
 
     def push(self, event: GenerateEvent | Prefilled | Failed) -> None:
         """Take over an event; called on the event loop only."""
@@ -97,4 +87,3 @@ class ReplyStream:
             self._ended = True
             return
         self._events.append(event)
-

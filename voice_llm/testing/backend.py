@@ -1,7 +1,7 @@
 """FakeBackend: a backend without weights, as strict as llama.cpp and as predictable as a table.
 
-Its tokens are bytes plus a few control tokens, its "model" answers from a script that sees only what the KV cache holds,
-so a cache that was mixed up, cut wrong or not cut at all shows as a wrong reply.
+Its tokens are bytes plus a few control tokens, its "model" answers from a script that sees only what the KV cache
+holds, so a cache that was mixed up, cut wrong or not cut at all shows as a wrong reply.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..backend.base import BackendCounters, BackendInfo, BatchEntry, SavedState, Sampler
+from ..backend.base import BackendCounters, BackendInfo, BatchEntry, Sampler, SavedState
 from ..backend.micro_batches import count_micro_batches
 from ..config.sampling import SamplingParams
 from ..errors import BackendError, ContextFullError, GrammarError

@@ -17,6 +17,7 @@ class VirtualClock:
         self._now_s = now_s
 
     def __call__(self) -> float:
+        """Return the present time, in seconds."""
         return self._now_s
 
     def advance(self, seconds: float) -> None:

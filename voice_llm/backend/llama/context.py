@@ -1,7 +1,8 @@
 """LlamaBackend: one llama.cpp context with many sequences, behind the ``Backend`` protocol.
 
-llama.cpp ends the process on a broken precondition, and no ``except`` catches that. So every call is checked here first:
-batch size, token ids, sequence ids, consecutive positions, rows that have logits, states that fit, open handles.
+llama.cpp ends the process on a broken precondition, and no ``except`` catches that. So every call is checked here
+first: batch size, token ids, sequence ids, consecutive positions, rows that have logits, states that fit, open
+handles.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from ...config.engine import EngineConfig
 from ...config.sampling import SamplingParams
 from ...errors import BackendError, ConfigError, ContextFullError
-from ..base import BackendCounters, BackendInfo, BatchEntry, SavedState, Sampler
+from ..base import BackendCounters, BackendInfo, BatchEntry, Sampler, SavedState
 from ..micro_batches import count_micro_batches
 from .batch import NativeBatch
 from .library import api, last_errors
@@ -139,9 +140,7 @@ class LlamaBackend:
             raise BackendError(f"llama_decode failed with {status}: {last_errors()}")
         for entry in entries:
             self._lengths[entry.sequence_id] += len(entry.tokens)
-        micro_batches = count_micro_batches(
-            in_order, split_kv=self._split, micro_batch_tokens=self._micro_batch_tokens
-        )
+        micro_batches = count_micro_batches(in_order, split_kv=self._split, micro_batch_tokens=self._micro_batch_tokens)
         self._counters.batches += 1
         self._counters.micro_batches += micro_batches
         self._counters.decoded_tokens += sum(len(e.tokens) for e in entries)
@@ -166,7 +165,7 @@ class LlamaBackend:
         return token
 
     def logits(self, entry_index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return a copy of the logits after the ``entry_index``-th entry of the last batch: float32, shape (n_vocab,)."""
+        """Return a copy of the logits after an entry of the last batch: float32, shape (n_vocab,)."""
         row = self._rows.get(entry_index, -1)
         if row < 0:
             raise BackendError(f"entry {entry_index} of the last batch has no logits")
@@ -251,14 +250,18 @@ class LlamaBackend:
         self._open_context()
         total = sum(len(e.tokens) for e in entries)
         if not 0 < total <= self._info.max_batch_tokens or not all(e.tokens for e in entries):
-            raise BackendError(f"a batch takes 1 to {self._info.max_batch_tokens} tokens and no empty entry, not {total}")
+            raise BackendError(
+                f"a batch takes 1 to {self._info.max_batch_tokens} tokens and no empty entry, not {total}"
+            )
         if len({e.sequence_id for e in entries}) != len(entries):
             raise BackendError("a sequence may stand in a batch only once")
         for entry in entries:
             self._check_sequence(entry.sequence_id)
             held = self._lengths[entry.sequence_id]
             if entry.position != held:
-                raise BackendError(f"sequence {entry.sequence_id} holds {held} tokens; cannot decode at {entry.position}")
+                raise BackendError(
+                    f"sequence {entry.sequence_id} holds {held} tokens; cannot decode at {entry.position}"
+                )
             if held + len(entry.tokens) > self._info.context_per_call:
                 raise ContextFullError(f"sequence {entry.sequence_id} is full at {self._info.context_per_call} tokens")
             self._model.check_token(min(entry.tokens))

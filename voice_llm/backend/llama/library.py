@@ -1,8 +1,8 @@
 """The one place that imports llama_cpp: symbols, how they are bound, and llama.cpp's log.
 
-Short calls are bound through ``ctypes.PyDLL``, which keeps the GIL: giving it away for a call of a few microseconds means
-winning it back from a busy event loop, which can take milliseconds. Only calls that run long (decode, state copies, load)
-are bound through ``CDLL`` and release it.
+Short calls are bound through ``ctypes.PyDLL``, which keeps the GIL: giving it away for a call of a few microseconds
+means winning it back from a busy event loop, which can take milliseconds. Only calls that run long (decode, state
+copies, load) are bound through ``CDLL`` and release it.
 """
 
 from __future__ import annotations

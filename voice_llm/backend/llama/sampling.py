@@ -1,8 +1,9 @@
 """LlamaSampler: one reply's sampling chain, and the grammar beside it.
 
-The chain is llama.cpp's own, in its default order: penalties, top-k, top-p, min-p, temperature, draw. The grammar stands
-outside the chain: checking the one drawn token is cheap, masking the whole vocabulary is not, so that is done only when
-the drawn token is refused. A token that the grammar does not allow must never reach ``accept``: llama.cpp aborts.
+The chain is llama.cpp's own, in its default order: penalties, top-k, top-p, min-p, temperature, draw. The grammar
+stands outside the chain: checking the one drawn token is cheap, masking the whole vocabulary is not, so that is done
+only when the drawn token is refused. A token that the grammar does not allow must never reach ``accept``: llama.cpp
+aborts.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Logits:
         if not pointer:
             raise BackendError(f"row {row} has no logits: {last_errors()}")
         address = ctypes.addressof(pointer.contents)
-        return np.frombuffer(self._row_type.from_address(address), dtype=np.float32)
+        return np.ctypeslib.as_array(self._row_type.from_address(address))
 
 
 class LlamaSampler:

@@ -16,7 +16,20 @@ from .library import json_schema_to_gbnf
 __all__ = ["schema_to_gbnf"]
 
 _ANNOTATIONS: Final = frozenset(
-    "title description default examples deprecated readOnly writeOnly $schema $id $comment $defs definitions".split()
+    [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "$schema",
+        "$id",
+        "$comment",
+        "$defs",
+        "definitions",
+    ]
 )
 _PRIMITIVES: Final = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 _FORMATS: Final = re.compile(r"date|time|date-time|uuid[1-5]?")
@@ -51,7 +64,7 @@ def _check(schema: object, path: str, depth: int) -> None:
 
 
 def _honoured(schema: Mapping[str, Any], path: str) -> set[str]:
-    """Return the keywords that the converter looks at for this kind of schema; the order of cases is the converter's."""
+    """Return the keywords that the converter looks at for this kind of schema, in its own order of cases."""
     kind = schema.get("type")
     if "$ref" in schema:
         return {"$ref"}
@@ -100,7 +113,7 @@ def _sub_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _check_references(schema: Mapping[str, Any]) -> None:
-    """The converter names a rule after a reference's last part, so two different targets of one name would be mixed up."""
+    """Refuse what the converter would mix up: it names a rule after the last part of a reference."""
     targets: dict[str, str] = {}
     for reference in _references(schema):
         if not isinstance(reference, str) or not reference.startswith("#/"):

@@ -1,0 +1,36 @@
+"""voice_llm: the language-model engine for phone calls.
+
+Example:
+    >>> engine = await Engine.load("smollm2_135m_demo")
+    >>> async with engine.open_call() as call:
+    ...     async for event in call.generate([{"role": "user", "content": "Hello!"}]):
+    ...         print(event)
+"""
+
+import logging
+
+from .config import EngineConfig, Profile, SamplingParams
+from .errors import VoiceLLMError
+from .events import Finished, FinishReason, Prefilled, SentenceChunk, TextDelta, Thought, Timings, ToolCall, Usage
+from .runtime import Call, Engine, ReplyStream
+
+__all__ = [
+    "Call",
+    "Engine",
+    "EngineConfig",
+    "FinishReason",
+    "Finished",
+    "Prefilled",
+    "Profile",
+    "ReplyStream",
+    "SamplingParams",
+    "SentenceChunk",
+    "TextDelta",
+    "Thought",
+    "Timings",
+    "ToolCall",
+    "Usage",
+    "VoiceLLMError",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
