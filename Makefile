@@ -23,9 +23,9 @@ demo: $(DEMO) ## Hold a phone call of three turns with the packaged model
 	$(BIN)/voice-llm call --profile smollm2_135m_demo \
 	  --system 'The caller is Ada Demir. She has the home policy Home Plus.' \
 	  --rag-context @pipelines/demo/insurance_context.txt \
-	  --say 'Hello, a pipe burst in my kitchen. What should I do first?' \
-	  --say 'How much do I have to pay myself?' \
-	  --say 'And when does the plumber come?' $(ARGS)
+	  --say 'Hello, when is the phone desk open?' \
+	  --say 'A pipe burst in my kitchen. What is the deductible for water damage?' \
+	  --say 'Are bicycles covered?' $(ARGS)
 
 test: $(DEV) ## Run the tests
 	$(BIN)/python -m pytest -m 'not acceptance' $(ARGS)

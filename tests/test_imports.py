@@ -47,7 +47,7 @@ def modules() -> list[Path]:
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Absolute names of all that a module imports, at its top and inside functions; not for type checkers only."""
+    """Absolute names of all that a module imports, at its top and inside functions."""
     package = ("voice_llm", *path.relative_to(PACKAGE).parent.parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -66,7 +66,7 @@ def covers(rule: str, name: str) -> bool:
     return name == rule or name.startswith(f"{rule}.")
 
 
-def test_scan_sees_relative_absolute_and_local_imports(tmp_path: Path) -> None:
+def test_scan_sees_relative_absolute_and_local_imports() -> None:
     names = set(imported_names(PACKAGE / "models" / "resolve.py"))
     assert {"pathlib.Path", "voice_llm.config.profile.ModelSource", "voice_llm.models.hub.hub_file"} <= names
 

@@ -133,7 +133,7 @@ def test_variables_reach_the_template() -> None:
         ("{% for m in messages %}", "cannot be compiled"),
         ("{{ raise_exception('only cats') }}", "only cats"),
         ("{{ messages[0].content }}{{ 1 / 0 }}", "division by zero"),
-        ("{{ messages.clear() }}", "not safely callable"),
+        ("{{ messages.clear() }}", "unsafe"),
         ("{{ ''.__class__.__mro__ }}" + USER, "unsafe"),
         ("{% for i in range(10000000) %}{% endfor %}" + USER, "(?i)range"),
         ("{% set r = range(5000) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}" + USER, "loops more than"),
@@ -152,7 +152,7 @@ def test_a_template_that_cannot_be_used_is_an_error_that_says_why(source: str, s
 
 def test_a_chat_that_the_template_refuses_is_an_error() -> None:
     with pytest.raises(TemplateError, match="roles must alternate"):
-        ChatTemplate(STRICT).render(["user", "tool"])
+        ChatTemplate(STRICT).render(["user", "assistant", "tool"])
 
 
 def test_a_reply_follows_what_it_followed_when_it_was_sampled() -> None:

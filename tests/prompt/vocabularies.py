@@ -20,7 +20,10 @@ def backend_tokenizer_fits(tokenizer: base.Tokenizer) -> Tokenizer:
 
 
 class ByteTokenizer:
-    """One token a byte, control tokens above them; finds user-defined ones without being asked, as llama.cpp does."""
+    """One token a byte, control tokens above them; finds user-defined ones without being asked, as llama.cpp does.
+
+    ``words`` are tokens from 1000 on that a model may sample and no text is tokenized to.
+    """
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class ByteTokenizer:
         user_defined: Collection[str] = (),
         space_prefix: bool = False,
         strips: Collection[str] = (),
+        words: Sequence[str] = (),
     ) -> None:
         self.control_tokens: Mapping[str, int] = {text: 256 + number for number, text in enumerate(controls)}
         self.tokenized: list[str] = []
@@ -36,6 +40,7 @@ class ByteTokenizer:
         self._user_defined = user_defined
         self._space_prefix = space_prefix
         self._strips = strips
+        self._words = {1000 + number: word.encode() for number, word in enumerate(words)}
 
     def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
         self.tokenized.append(text)
@@ -50,11 +55,11 @@ class ByteTokenizer:
         return [*sides[0], self.control_tokens[first], *sides[1]]
 
     def token_bytes(self, token: int) -> bytes:
-        return bytes([token]) if token < 256 else b""
+        return bytes([token]) if token < 256 else self._words.get(token, b"")
 
     def show(self, tokens: Sequence[int]) -> str:
         """The text of the tokens, control tokens included."""
-        return b"".join(self._texts[t].encode() if t in self._texts else bytes([t]) for t in tokens).decode()
+        return b"".join(self._texts[t].encode() if t in self._texts else self.token_bytes(t) for t in tokens).decode()
 
 
 class LlamaVocabulary:

@@ -69,6 +69,7 @@ def arrivals(text: str, language: str) -> list[tuple[str, str]]:
         ("en", "That costs a lot, about five.", "That costs a lot, a", "That costs a lot, "),
         ("en", "One\n\n- two", "One\n\n- t", "One\n\n"),
         ("tr", "Merhaba Ayşe Hanım, ben Ela.", "Merhaba Ayşe Hanım, b", "Merhaba Ayşe Hanım, "),
+        ("en", "Come at 3 p.m. Then wait.", "Come at 3 p.m. Then ", "Come at 3 p.m. "),
         ("tr", "Tutar 1.500 TL. Ödeyin.", "Tutar 1.500 TL. Ö", "Tutar 1.500 TL. "),
         ("tr", "Dr. Öz geldi. Buyurun.", "Dr. Öz geldi. B", "Dr. Öz geldi. "),
         ("tr", "Yaşınız 35. Buyurun.", "Yaşınız 35. Bu", "Yaşınız 35. "),

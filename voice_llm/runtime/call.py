@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from ..config import SamplingParams
 from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, TurnWork
 from ..errors import EngineDeadError, EngineError, InvalidRequestError, VoiceLLMError, WrongStateError
-from ..events import Finished, FinishReason, Prefilled
+from ..events import Finished, Prefilled
 from ..prompt import Message, Reply, parse_messages
 from ..text import TextPipeline
 from .stream import ReplyStream

@@ -1,7 +1,7 @@
 """Where speech may pause: what kind of boundary a gap between two words is.
 
 ``sentencex`` decides on sentences. The tables and rules around it are for what it gets wrong on the phone: Turkish
-ordinals and titles, addresses, clock times, a sentence that is only "No.", brackets and ellipses.
+ordinals and titles, addresses, words such as "no." and "ID.", brackets and ellipses.
 """
 
 from __future__ import annotations
@@ -36,19 +36,14 @@ _BEFORE_NUMBER = _words(
     "no nr tel faks fax dah ext acct approx yakl max min est art d k s p pp"
     " jan feb mar apr jun jul aug sep sept oct nov dec"
 )
+# Abbreviations to the segmenter, but words that end sentences on the phone.
+_WORDS_AFTER_ALL = _words("no ok me id may al ver")
 _TURKISH_ORDINAL = re.compile(r"\d{1,3}")
 _AFTER_ORDINAL = _words(
     "ocak şubat mart nisan mayıs haziran temmuz ağustos eylül ekim kasım aralık"
     " gün hafta ay yıl dönem kat daire blok cadde sokak etap kısım levent sınıf derece kademe bölge bölüm madde fıkra"
     " seans noter noterlik icra asliye sulh ağır aile iş tüketici"
 )
-_CLOCK_HALF = re.compile(r"[ap]\.m", re.IGNORECASE)
-_AFTER_CLOCK = _words(
-    "monday tuesday wednesday thursday friday saturday sunday january february april june july august september"
-    " october november december eastern central mountain pacific"
-)
-# For a language: a word before a full stop, and the words that continue the sentence after it despite their capital.
-_CONTINUED = {"tr": (_TURKISH_ORDINAL, _AFTER_ORDINAL), "en": (_CLOCK_HALF, _AFTER_CLOCK)}
 
 _ROMAN_NUMERAL = re.compile(r"[IVX]{2,}")
 _LIST_MARKER = re.compile(r"(?:^|[:;,]\s*)\d{1,2}\.$")
@@ -72,10 +67,12 @@ def boundary_at(text: str, end: int, start: int, language: str, *, final: bool) 
         The boundary, or None where the rest of the next word decides.
     """
     head = text[:end].rstrip(_CLOSERS)
+    if not head:
+        return Boundary.SPACE
     following = text[start]
-    mark = head[-1:]
+    mark = head[-1]
     is_closed = len(head) < end
-    if mark and mark in ".!?…。！？؟।":
+    if mark in ".!?…。！？؟।":
         if mark == "." and head[-2:-1] != ".":
             return _full_stop(head, text, start, language, final=final)
         continues = following.islower() and (is_closed or mark in ".…")
@@ -83,7 +80,7 @@ def boundary_at(text: str, end: int, start: int, language: str, *, final: bool) 
     before = head[:-1].rstrip()[-1:]
     if mark == ":":
         return Boundary.NONE if following.isdigit() else Boundary.CLAUSE  # a number stays with its label
-    if (mark and mark in ",;") or mark == "—" or (mark and mark in "-–" and head[-2:-1].isspace()):
+    if mark in ",;—" or (mark in "-–" and head[-2:-1].isspace()):
         return Boundary.NONE if before.isdigit() and following.isdigit() else Boundary.CLAUSE
     if is_closed and text[end - 1] in ")]":
         return Boundary.CLAUSE if "(" in head or "[" in head else Boundary.NONE  # "2)" is a list marker
@@ -100,29 +97,30 @@ def _full_stop(head: str, text: str, start: int, language: str, *, final: bool) 
         return Boundary.NONE
     if following.islower():
         return Boundary.NONE if len(last) <= 3 or "." in last or last.isdigit() else Boundary.CLAUSE
-    if language in _CONTINUED:
-        before, after = _CONTINUED[language]
-        if before.fullmatch(last):
-            continues = _is_word_of(after, text, start, final=final)
-            if continues is not False:
-                return Boundary.NONE if continues else None
-    if key == "no" or _is_sentence(head, following, language):
-        return Boundary.SENTENCE
-    return Boundary.NONE
-
-
-def _is_word_of(words: frozenset[str], text: str, start: int, *, final: bool) -> bool | None:
-    """Whether the word at ``start`` is one of ``words``, with or without an ending; None where it may become one."""
     match = _WORD.match(text, start)
-    word = _fold(match[0]) if match else ""
-    if match and match.end() == len(text) and not final and any(known.startswith(word) for known in words):
+    next_word = match[0] if match else following
+    is_complete = final or start + len(next_word) < len(text)
+    if language == "tr" and _TURKISH_ORDINAL.fullmatch(last):
+        continues = _follows_ordinal(_fold(next_word), is_complete=is_complete)
+        if continues is not False:
+            return Boundary.NONE if continues else None
+    if key in _WORDS_AFTER_ALL or _is_sentence(head, following, language):
+        return Boundary.SENTENCE
+    if not is_complete:
+        return None  # after an abbreviation the segmenter goes by the word: "3 p.m. Then", but "3 p.m. Monday"
+    return Boundary.SENTENCE if _is_sentence(head, next_word, language) else Boundary.NONE
+
+
+def _follows_ordinal(word: str, *, is_complete: bool) -> bool | None:
+    """Whether a word continues the sentence after "3." despite its capital; None where its rest decides."""
+    if not is_complete and any(known.startswith(word) for known in _AFTER_ORDINAL):
         return None
-    return word in words or any(len(known) > 3 and word.startswith(known) for known in words)
+    return word in _AFTER_ORDINAL or any(len(known) > 3 and word.startswith(known) for known in _AFTER_ORDINAL)
 
 
-def _is_sentence(head: str, following: str, language: str) -> bool:
+def _is_sentence(head: str, next_word: str, language: str) -> bool:
     # Plain spaces only: sentencex panics, past any `except Exception`, on white space such as U+0085 after an initial.
-    return bool(segment(language, f"{' '.join(head.split())} {following}")[-1] == following)
+    return bool(segment(language, f"{' '.join(head.split())} {next_word}")[-1] == next_word)
 
 
 def _fold(word: str) -> str:
