@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def test_the_last_turn_stays_even_where_it_does_not_fit() -> None:
 def test_a_growing_call_moves_its_cut_only_now_and_then() -> None:
     turns = [TurnTokens(20, 80)] * 30
     cuts = [first_kept_turn(asked(turns[:count]), 200, 1000) for count in range(1, 31)]
-    moves = [later - earlier for earlier, later in zip(cuts, cuts[1:], strict=False) if later != earlier]
+    moves = [later - earlier for earlier, later in pairwise(cuts) if later != earlier]
     assert cuts == sorted(cuts)
     assert len(moves) <= 5
     assert min(moves) >= 4
@@ -50,7 +52,9 @@ def test_a_cut_stays_until_the_budget_is_exceeded_again(turns: list[TurnTokens],
         assert used <= budget or start == count - 1
         if start != before:
             room = budget - fixed
-            would_use = sum(turn.total for turn in turns[before : count - 1]) + max(turns[count - 1].question, room // 8)
+            would_use = sum(turn.total for turn in turns[before : count - 1]) + max(
+                turns[count - 1].question, room // 8
+            )
             assert would_use > room
         before = start
 

@@ -57,9 +57,13 @@ def test_the_files_template_comes_before_the_family_and_the_profiles_before_both
     path = tmp_path / "own.jinja"
     path.write_text("ğ{{ messages[0].content }}", encoding="utf-8")
     assert lay_out(resolve_template("a{{ messages[0].content }}", None, CHATML), "user") == "a[0]"
-    assert lay_out(resolve_template("a{{ messages[0].content }}", "b{{ messages[0].content }}", CHATML), "user") == "b[0]"
+    assert (
+        lay_out(resolve_template("a{{ messages[0].content }}", "b{{ messages[0].content }}", CHATML), "user") == "b[0]"
+    )
     assert lay_out(resolve_template("a{{ messages[0].content }}", str(path), CHATML), "user") == "ğ[0]"
-    assert lay_out(resolve_template("a{{ messages[0].content }}", "gemma", CHATML), "user").startswith("<start_of_turn>")
+    assert lay_out(resolve_template("a{{ messages[0].content }}", "gemma", CHATML), "user").startswith(
+        "<start_of_turn>"
+    )
 
 
 def test_where_nothing_fits_the_error_tells_how_to_name_a_template() -> None:

@@ -11,13 +11,15 @@ from voice_llm.prompt.template import Part
 pytestmark = pytest.mark.unit
 
 CHATML = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 STRICT = (
     "{{ bos_token }}{% for m in messages %}"
     "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
     "<{{ m.role }}>{{ m.content | trim }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+NESTED = "{% for i in range(600) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
 USER = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
@@ -60,17 +62,17 @@ def test_a_dropped_system_message_goes_before_the_first_user_message() -> None:
 
 def test_a_system_message_that_moves_with_the_last_turn_is_kept_at_the_start() -> None:
     moves = (
-        "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = messages[1:] %}{% endif %}"
-        "{% for m in messages %}{% if loop.last and system is defined %}{{ system }} {% endif %}<{{ m.role }}>{{ m.content }}</>{% endfor %}"
+        "{% if messages[0].role == 'system' %}"
+        "{% set system = messages[0].content %}{% set messages = messages[1:] %}{% endif %}"
+        "{% for m in messages %}{% if loop.last and system is defined %}{{ system }} {% endif %}"
+        "<{{ m.role }}>{{ m.content }}</>{% endfor %}"
     )
     assert lay_out(moves, ["system", "user"]) == "<user>[0]\n\n[1]</>"
 
 
 def test_a_refused_greeting_answers_an_empty_user_message() -> None:
     assert lay_out(STRICT, ["assistant", "user"]) == "^<user></><assistant>[0]</><user>[1]</><assistant>"
-    assert lay_out(STRICT, ["system", "assistant", "user"]) == (
-        "^<user>[0]</><assistant>[1]</><user>[2]</><assistant>"
-    )
+    assert lay_out(STRICT, ["system", "assistant", "user"]) == ("^<user>[0]</><assistant>[1]</><user>[2]</><assistant>")
     assert lay_out(CHATML, ["assistant", "user"]) == "<assistant>[0]</><user>[1]</><assistant>"
 
 
@@ -123,7 +125,9 @@ def test_the_date_is_an_argument() -> None:
 
 
 def test_variables_reach_the_template() -> None:
-    template = ChatTemplate(USER + "{% if enable_thinking is false %}<no>{% endif %}", variables={"enable_thinking": False})
+    template = ChatTemplate(
+        USER + "{% if enable_thinking is false %}<no>{% endif %}", variables={"enable_thinking": False}
+    )
     assert show(template.render(["user"])) == "[0]<no>"
 
 
@@ -137,7 +141,10 @@ def test_variables_reach_the_template() -> None:
         ("{{ ''.__class__.__mro__ }}" + USER, "unsafe"),
         ("{% for i in range(10000000) %}{% endfor %}" + USER, "(?i)range"),
         ("{% set r = range(5000) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}" + USER, "loops more than"),
-        ("{% macro f() %}{% for i in range(600) %}{% for j in range(90000) %}{% endfor %}{% endfor %}{% endmacro %}{{ f() }}" + USER, "loops more"),
+        (
+            "{% macro f() %}" + NESTED + "{% endmacro %}{{ f() }}" + USER,
+            "loops more",
+        ),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}" + USER, "recursion"),
         ("nothing", "0 times"),
         (USER + USER, "2 times"),

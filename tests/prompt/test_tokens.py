@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from voice_llm.errors import InvalidRequestError
 from voice_llm.prompt import Literal, Sampled, Text, TokenEncoder
+from voice_llm.prompt.tokens import Piece
 
 from .vocabularies import CHATML, ByteTokenizer
 
@@ -71,7 +72,7 @@ def test_sampled_tokens_stand_as_they_are() -> None:
 def test_a_fragment_is_tokenized_once() -> None:
     tokenizer = ByteTokenizer()
     encoder = TokenEncoder(tokenizer)
-    turn = [Literal("<|im_start|>"), Text("a long context"), Literal("<|im_end|>")]
+    turn: list[Piece] = [Literal("<|im_start|>"), Text("a long context"), Literal("<|im_end|>")]
     first = encoder.encode(turn)
     tokenizer.tokenized.clear()
     assert encoder.encode(turn) == first

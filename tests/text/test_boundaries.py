@@ -64,6 +64,7 @@ def test_sentence_ends(text: str, language: str) -> None:
         ("Poliçeniz 29. |g", "tr"),
         ("Odanız 3. |kat", "tr"),
         ("Vade 15. |Ocak'", "tr"),
+        ("Dosyanız 3. |İcra", "tr"),
         ("Elma, armut vb. |ü", "tr"),
         ("1. |K", "tr"),
         ("Gerekenler: 1. |K", "tr"),

@@ -115,6 +115,16 @@ def test_held_back_text_comes_out_at_the_end() -> None:
     assert pipeline.flush() == TextOutput("")
 
 
+def test_beginning_of_a_marker_at_the_end_is_text() -> None:
+    assert run(b"1 <thin")[0].text == "1 <thin"
+    assert run(b"1 <thin", speech=False)[0].text == "1 <thin"
+
+
+def test_language_decides_on_sentence_ends() -> None:
+    reply = "Odanız 3. Katta olacak. Tamam mı?".encode()
+    assert run(reply, language="tr")[0].chunks == ("Odanız 3. Katta olacak. ", "Tamam mı?")
+
+
 def test_character_cut_at_the_end_is_marked() -> None:
     output, _ = run("Olur ş".encode()[:-1])
     assert output.text == "Olur \ufffd"

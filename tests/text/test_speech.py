@@ -45,6 +45,8 @@ def spoken(*pieces: str) -> str:
         ("Kod:\n```python\nprint('x')\n```\nBitti.", "Kod:\nBitti."),
         ("Use ```x``` here", "Use x here"),
         ("Önce\n```\nkapanmayan", "Önce"),
+        ("```\nkod\n``` Sonra\n- madde", "Sonra\nmadde"),
+        ("Önce\n```\nkod\n``` sonra", "Önce\nsonra"),
         # links, images, tags
         ("Bkz. [sitemiz](https://ornek.com/a_b?x=1).", "Bkz. sitemiz."),
         ("[**kalın** bağ](u) ve ![logo](logo.png)son", "kalın bağ ve son"),

@@ -151,7 +151,6 @@ class SpeechFilter:
         closing = text.find("```", at)
         if closing >= 0:
             self._in_fence = False
-            self._wait("\n")
             return closing + 3
         code_end = len(text.rstrip("`"))
         if code_end > at:

@@ -47,12 +47,11 @@ class StopStrings:
             return text
         for start in self._first.finditer(text):
             at = start.start()
-            rest = len(text) - at
             for stop in self._stops:
                 if text.startswith(stop, at):
                     self.matched = stop
                     return text[:at]
-                if not final and rest < len(stop) and stop.startswith(text[at:]):
+                if not final and stop.startswith(text[at:]):
                     self._held = text[at:]
                     return text[:at]
         return text

@@ -1,0 +1,65 @@
+"""What was heard of a reply is what stays in the history."""
+
+import pytest
+
+from voice_llm.prompt import Message
+from voice_llm.session import History, Playback
+from voice_llm.testing import VirtualClock
+
+pytestmark = pytest.mark.unit
+
+
+def playback(*chunks: str, chars_per_s: float = 10) -> tuple[Playback, VirtualClock]:
+    clock = VirtualClock()
+    result = Playback(chars_per_s, clock)
+    for chunk in chunks:
+        result.sent(chunk)
+    return result, clock
+
+
+def test_without_reports_the_speaking_rate_says_what_was_heard() -> None:
+    """Text sent at once is heard at the rate of speech, cut at a word's end."""
+    heard, clock = playback("Yes, it is covered. ", "Shall I go on?")
+    assert heard.heard() == ""
+    clock.advance(1.0)
+    assert heard.heard() == "Yes, it is"
+    clock.advance(60.0)
+    assert heard.heard() == "Yes, it is covered. Shall I go on?"
+
+
+def test_reports_count_more_than_the_estimate() -> None:
+    """All chunks before the reported one were heard, that one as far as it was played."""
+    heard, clock = playback("One two. ", "Three four. ", "Five.")
+    clock.advance(60.0)
+    heard.played(1, 600)
+    assert heard.heard() == "One two. Three"
+    heard.played(0, 100)
+    assert heard.heard() == "One two. Three", "an older report takes nothing back"
+
+
+def test_a_report_for_a_chunk_not_sent_yet_counts_all_before_it() -> None:
+    """A transport that runs ahead with its index is not an error."""
+    heard, _ = playback("One. ")
+    heard.played(5, 100)
+    assert heard.heard() == "One. "
+
+
+def test_a_reply_that_nobody_heard_leaves_no_message() -> None:
+    """Two messages of the caller then follow each other."""
+    history = History("Be brief.")
+    history.caller_said("Hello?")
+    history.assistant_said("  ")
+    history.caller_said("Are you there?")
+    assert [m.role for m in history.messages] == ["system", "user", "user"]
+
+
+def test_correcting_the_last_reply_keeps_what_was_heard_only() -> None:
+    """The correction comes after the reply was complete."""
+    history = History()
+    history.caller_said("Hi")
+    history.assistant_said("Good morning. How can I help?")
+    history.correct_last_reply("Good morning.")
+    assert history.messages[-1] == Message("assistant", "Good morning.")
+    history.caller_said("Wait")
+    history.correct_last_reply("something else")
+    assert history.messages[-1] == Message("user", "Wait"), "nothing is corrected once the caller has spoken"

@@ -1,0 +1,20 @@
+"""One phone conversation: history, turns, barge-in, and the events of the call contract."""
+
+from .events import CallError, CallThought, Chunk, Ended, Ready, SessionEvent, TurnEnd, to_json
+from .history import History, Playback
+from .session import CallSession, SessionState
+
+__all__ = [
+    "CallError",
+    "CallSession",
+    "CallThought",
+    "Chunk",
+    "Ended",
+    "History",
+    "Playback",
+    "Ready",
+    "SessionEvent",
+    "SessionState",
+    "TurnEnd",
+    "to_json",
+]

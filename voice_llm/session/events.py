@@ -1,0 +1,96 @@
+"""What a call session tells its transport: the call contract's server events, and their JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from ..events import FinishReason, Timings, Usage
+
+__all__ = ["CallError", "CallThought", "Chunk", "Ended", "Ready", "SessionEvent", "TurnEnd", "to_json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The call is admitted and its opening prompt is in the cache."""
+
+    call_id: str
+    usage: Usage
+    prefill_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Speakable text of a turn; ``final`` marks the last piece of a whole reply."""
+
+    turn_id: str
+    index: int
+    text: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallThought:
+    """Reasoning of a turn, never spoken."""
+
+    turn_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """A turn is over."""
+
+    turn_id: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class CallError:
+    """Something was refused or failed; the call goes on unless ``fatal``."""
+
+    code: str
+    message: str
+    retry_after_s: float | None = None
+    fatal: bool = False
+    turn_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The call is over; nothing follows."""
+
+    reason: str
+    turns: int
+    usage: Usage = field(default_factory=Usage)
+    duration_s: float = 0.0
+
+
+SessionEvent = Ready | Chunk | CallThought | TurnEnd | CallError | Ended
+
+_TYPES: Final = {CallError: "error", CallThought: "thought"}
+
+
+def to_json(event: SessionEvent) -> dict[str, Any]:
+    """Return the event as a JSON object: ``type`` names it, and what is unknown is left out."""
+    name = _TYPES.get(type(event)) or re.sub(r"(?<=.)([A-Z])", r"_\1", type(event).__name__).lower()
+    return {"type": name} | _plain(dataclasses.asdict(event))
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            plain[name] = _plain(value)
+        elif isinstance(value, Enum):
+            plain[name] = value.value
+        elif isinstance(value, float):
+            plain[name] = round(value, 3)
+        elif value is not None:
+            plain[name] = value
+    return plain

@@ -1,0 +1,97 @@
+"""History: what was said in a call, as far as it was heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ..prompt import Message
+
+__all__ = ["History", "Playback"]
+
+
+class History:
+    """The messages of a call, oldest first.
+
+    Args:
+        system_prompt: First message, if not empty.
+        messages: What was said before, for a call that goes on.
+    """
+
+    def __init__(self, system_prompt: str = "", messages: Iterable[Message] = ()) -> None:
+        self._messages: list[Message] = [Message("system", system_prompt)] if system_prompt else []
+        self._messages += messages
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def messages(self) -> list[Message]:
+        """A copy of the messages."""
+        return list(self._messages)
+
+    def with_caller(self, text: str, rag_context: str | None = None) -> list[Message]:
+        """Return the messages as they would be with one more of the caller's."""
+        return [*self._messages, Message("user", text, rag_context)]
+
+    def caller_said(self, text: str, rag_context: str | None = None) -> None:
+        """Add what the caller said, with the text retrieved for it."""
+        self._messages.append(Message("user", text, rag_context))
+
+    def assistant_said(self, text: str) -> None:
+        """Add a reply as far as it was heard; nothing where nothing was."""
+        if text.strip():
+            self._messages.append(Message("assistant", text.strip()))
+
+    def correct_last_reply(self, heard: str) -> None:
+        """Replace the last reply by what was heard of it; does nothing where the caller spoke since."""
+        if self._messages and self._messages[-1].role == "assistant":
+            self._messages.pop()
+            self.assistant_said(heard)
+
+
+class Playback:
+    """How much of a reply was heard: by the transport's reports, or estimated from the speaking rate.
+
+    Args:
+        chars_per_s: Speaking rate.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, chars_per_s: float, clock: Callable[[], float]) -> None:
+        self._chars_per_s = chars_per_s
+        self._clock = clock
+        self._chunks: list[str] = []
+        self._first_sent_s = 0.0
+        self._position: tuple[int, int] | None = None
+
+    @property
+    def text(self) -> str:
+        """All that was sent."""
+        return "".join(self._chunks)
+
+    def sent(self, text: str) -> None:
+        """Note a chunk that was handed to the transport."""
+        if not self._chunks:
+            self._first_sent_s = self._clock()
+        self._chunks.append(text)
+
+    def played(self, index: int, played_ms: int) -> None:
+        """Note that chunk ``index`` has been played for ``played_ms``, and all chunks before it in full."""
+        self._position = max(self._position or (0, 0), (index, played_ms))
+
+    def heard(self) -> str:
+        """Return the text that was heard by now, cut at a word's end."""
+        if self._position is None:
+            spoken_s = self._clock() - self._first_sent_s
+            return _cut(self.text, spoken_s * self._chars_per_s)
+        index, played_ms = self._position
+        rest = "".join(self._chunks[index : index + 1])
+        return "".join(self._chunks[:index]) + _cut(rest, played_ms / 1e3 * self._chars_per_s)
+
+
+def _cut(text: str, chars: float) -> str:
+    """Return at most ``chars`` characters, without half a word at the end."""
+    if chars >= len(text):
+        return text
+    most = max(0, int(chars))
+    return text[:most] if text[most].isspace() else text[:most].rpartition(" ")[0]
