@@ -21,11 +21,11 @@ help: ## List the targets
 
 demo: $(DEMO) ## Hold a phone call of three turns with the packaged model
 	$(BIN)/voice-llm call --profile smollm2_135m_demo \
-	  --system 'The caller is Ada Demir. She has the home policy Home Plus.' \
+	  --system 'The caller is Ada Demir.' \
 	  --rag-context @pipelines/demo/insurance_context.txt \
-	  --say 'Hello, when is the phone desk open?' \
-	  --say 'A pipe burst in my kitchen. What is the deductible for water damage?' \
-	  --say 'Are bicycles covered?' $(ARGS)
+	  --say 'When is the phone desk open?' \
+	  --say 'What is the deductible for water damage?' \
+	  --say 'When does a plumber come?' $(ARGS)
 
 test: $(DEV) ## Run the tests
 	$(BIN)/python -m pytest -m 'not acceptance' $(ARGS)

@@ -121,8 +121,8 @@ def test_beginning_of_a_marker_at_the_end_is_text() -> None:
 
 
 def test_language_decides_on_sentence_ends() -> None:
-    reply = "Odanız 3. Katta olacak. Tamam mı?".encode()
-    assert run(reply, language="tr")[0].chunks == ("Odanız 3. Katta olacak. ", "Tamam mı?")
+    reply = "Odanız 3. Kat'ta olacak. Tamam mı?".encode()
+    assert run(reply, language="tr")[0].chunks == ("Odanız 3. Kat'ta olacak. ", "Tamam mı?")
 
 
 def test_character_cut_at_the_end_is_marked() -> None:

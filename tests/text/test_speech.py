@@ -55,6 +55,7 @@ def spoken(*pieces: str) -> str:
         ("<b>kalın</b> satır<br/>yeni <span class='x'>y</span>", "kalın satır\nyeni y"),
         ("2 < 3 ve <3 ve <ali@ornek.com>", "2 < 3 ve <3 ve <ali@ornek.com>"),
         ('Bakıyorum.<tool_call>\n{"name": "f"}\n</tool_call>', "Bakıyorum."),
+        ('Bakıyorum.<tool_call>{"name": "f"}</tool_call>\nTamam.', "Bakıyorum.\nTamam."),
         ('<tool_call>{"name": "never closed"}', ""),
         # tables
         ("| Ad | Tutar |\n|:---|---:|\n| Kasko | 5.000 TL |\n", "Ad, Tutar\nKasko, 5.000 TL"),

@@ -1,0 +1,5 @@
+"""The command ``voice-llm``."""
+
+from .app import main
+
+__all__ = ["main"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -44,7 +44,7 @@ class SamplingParams:
     json_schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        object.__setattr__(self, "stop", _as_tuple(self.stop))
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -58,6 +58,10 @@ class SamplingParams:
             raise InvalidRequestError(f"seed must be a 64-bit whole number, not {self.seed!r}", param="seed")
         if not all(isinstance(s, str) and s for s in self.stop):
             raise InvalidRequestError("stop strings must be strings and not empty", param="stop")
+        if not isinstance(self.grammar, str | None):
+            raise InvalidRequestError(f"grammar must be text, not {self.grammar!r}", param="grammar")
+        if not isinstance(self.json_schema, Mapping | None):
+            raise InvalidRequestError(f"json_schema must be an object, not {self.json_schema!r}", param="json_schema")
         if self.grammar is not None and self.json_schema is not None:
             raise InvalidRequestError("give either grammar or json_schema, not both", param="grammar")
 
@@ -72,6 +76,14 @@ class SamplingParams:
             if name not in known:
                 raise InvalidRequestError(f"unknown sampling parameter {name!r}", param=name)
         return dataclasses.replace(self, **{k: v for k, v in overrides.items() if v is not None})
+
+
+def _as_tuple(stop: object) -> tuple[object, ...]:
+    if isinstance(stop, str):
+        return (stop,)
+    if not isinstance(stop, Sequence):
+        raise InvalidRequestError(f"stop must be a list of strings, not {stop!r}", param="stop")
+    return tuple(stop)
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (

@@ -56,7 +56,7 @@ class CallSession:
         engine: Where it runs.
         call_id: The transport's name for the call; a fresh one by default.
         tenant: Whose call it is.
-        system_prompt: Instead of the profile's; None keeps that.
+        system_prompt: The call's own instructions, after the profile's, which so stay a prefix that all calls share.
         rag_context: Retrieved text for the whole call.
         history: What was said before.
         params: How replies are drawn; the profile's sampling by default.
@@ -74,7 +74,7 @@ class CallSession:
         *,
         call_id: str | None = None,
         tenant: str = "default",
-        system_prompt: str | None = None,
+        system_prompt: str = "",
         rag_context: str | None = None,
         history: Iterable[Message] = (),
         params: SamplingParams | None = None,
@@ -84,7 +84,8 @@ class CallSession:
         self._tenant = tenant
         self._rag_context = rag_context
         self._params = params or engine.profile.sampling
-        self._history = History(engine.profile.system_prompt if system_prompt is None else system_prompt, history)
+        prompts = (engine.profile.system_prompt.strip(), system_prompt.strip())
+        self._history = History("\n\n".join(p for p in prompts if p), history)
         self._state = SessionState.NEW
         self._call: Call | None = None
         self._turn: _Turn | None = None

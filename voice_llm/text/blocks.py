@@ -6,7 +6,8 @@ from __future__ import annotations
 class BlockSplitter:
     """Split a text into what is outside and what is inside its blocks.
 
-    White space right after a block's end is dropped with it. A block that is never closed lasts to the end of the text.
+    White space between a leading block and the text after it is dropped. A block that is never closed lasts to the end
+    of the text.
     """
 
     def __init__(self, opening: str, closing: str, *, inside: bool = False) -> None:
@@ -20,13 +21,14 @@ class BlockSplitter:
         self._opening = opening
         self._closing = closing
         self._is_inside = inside
-        self._after_block = False
+        self._has_text = False  # whether anything visible was outside so far
+        self._trims = False
         self._held = ""
         self._blocks: list[str] = []
 
     def decode(self, text: str) -> str:
         """Return the new text outside of blocks; what may be the beginning of a marker is held back."""
-        if not self._held and not self._is_inside and not self._after_block and self._opening[0] not in text:
+        if self._has_text and not self._held and not self._is_inside and self._opening[0] not in text:
             return text
         text = self._held + text
         outside: list[str] = []
@@ -36,8 +38,8 @@ class BlockSplitter:
             if not found:
                 break
             self._route(head, outside)
-            self._after_block = self._is_inside
             self._is_inside = not self._is_inside
+            self._trims = not self._has_text
             text = tail
         held = _overlap(text, marker)
         self._held = text[len(text) - held :]
@@ -63,9 +65,11 @@ class BlockSplitter:
         if self._is_inside:
             self._blocks.append(text)
             return
-        if self._after_block:
+        if self._trims:
             text = text.lstrip()
-            self._after_block = not text
+        if text and not text.isspace():
+            self._has_text = True
+            self._trims = False
         outside.append(text)
 
 

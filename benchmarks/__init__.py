@@ -1,0 +1,1 @@
+"""Benchmarks and long proofs; see the README for the commands."""

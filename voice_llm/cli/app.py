@@ -1,0 +1,60 @@
+"""The command line's root: global options, logging, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import VoiceLLMError
+from .call import call
+from .exit_codes import ExitCode, exit_code_of
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="voice-llm",
+    help="The language-model engine for phone calls: several live calls on one local model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("call")(call)
+
+
+@app.callback()
+def root(
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for llama.cpp's log too.")
+    ] = 0,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Set up what all commands share."""
+    if version:
+        typer.echo(f"voice-llm {importlib.metadata.version('pipecat-voice-llm')}")
+        raise typer.Exit
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if verbose < 2:
+        # What goes wrong in llama.cpp is in the exception's text already.
+        logging.getLogger("voice_llm.llama_cpp").setLevel(logging.CRITICAL)
+    # This process is ours alone: threads that spin between two steps make a step much shorter. Read by the OpenMP
+    # runtime when the native library is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "active")
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``voice-llm``."""
+    try:
+        app()
+    except VoiceLLMError as e:
+        typer.secho(f"voice-llm: {e}", err=True, fg=typer.colors.RED)
+        sys.exit(exit_code_of(e))
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.FAILED)
