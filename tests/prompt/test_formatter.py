@@ -196,10 +196,10 @@ def test_a_prompt_never_exceeds_its_budget(context_tokens: int) -> None:
 
 def test_what_always_stays_and_does_not_fit_is_an_error() -> None:
     with pytest.raises(ContextTooLongError) as refusal:
-        Phone().format(*turns(5), context_tokens=160, reserve_tokens=100)
+        Phone().format(*turns(5), context_tokens=140, reserve_tokens=100)
     assert refusal.value.max_tokens == 100
-    assert refusal.value.context_tokens == 160
-    assert 60 < refusal.value.prompt_tokens < 160
+    assert refusal.value.context_tokens == 140
+    assert 40 < refusal.value.prompt_tokens < 140
     with pytest.raises(ContextTooLongError):
         Phone().format(Message("system", "s" * 300), context_tokens=300, reserve_tokens=50, open_ended=True)
 

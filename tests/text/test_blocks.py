@@ -23,6 +23,8 @@ def split(pieces: list[str], *, inside: bool = False) -> tuple[str, str]:
         ("Merhaba.", "Merhaba.", ""),
         ("<think>Hmm.</think>\n\nMerhaba.", "Merhaba.", "Hmm."),
         ("A.<think>b</think>\nc <think>d</think>e", "A.\nc e", "bd"),
+        ("\n Merhaba.", "\n Merhaba.", ""),
+        ("\n<think>a</think>\n b", "\nb", "a"),
         ("<think>never closed", "", "never closed"),
         ("1 < 2 and <thin", "1 < 2 and <thin", ""),
         ("<think>a</thin", "", "a</thin"),

@@ -5,12 +5,21 @@ Sans-I/O: whoever drives it calls ``step`` until ``has_work`` is false, and take
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..backend.base import Backend, BatchEntry
 from ..config.engine import EngineConfig
-from ..errors import BackendError, CallBusyError, ContextFullError, ContextTooLongError, VoiceLLMError, WrongStateError
+from ..errors import (
+    BackendError,
+    CallBusyError,
+    ContextFullError,
+    ContextTooLongError,
+    InvalidRequestError,
+    VoiceLLMError,
+    WrongStateError,
+)
 from ..events import Finished, FinishReason, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought
 from ..text import TextOutput
 from .calls import CallTable
@@ -21,6 +30,8 @@ from .request import LiveCall, Request, RequestKind, RequestState
 from .scheduler import Plan, Scheduler
 
 __all__ = ["BatcherCounters", "CoreEvent", "DynamicBatcher", "Failed"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +137,14 @@ class DynamicBatcher:
         """Queue a turn or a prefill. A prefill that still runs for the same call gives way.
 
         Raises:
+            InvalidRequestError: A turn without a prompt.
             WrongStateError: The call is closed.
             CallBusyError: A turn is running for the call.
             ContextTooLongError: Prompt and reply do not fit.
         """
         call = request.call
+        if request.turn and not request.prompt:
+            raise InvalidRequestError("the prompt is empty", param="messages")
         if call.closed:
             raise WrongStateError(f"call {call.call_id!r} is closed")
         if call.request is not None and call.request.kind is RequestKind.TURN:
@@ -167,10 +181,14 @@ class DynamicBatcher:
 
     def abandon(self, error: VoiceLLMError) -> list[CoreEvent]:
         """Fail everything after an unforeseen error: sequences are emptied, calls stay open."""
-        for call in self.calls:
-            self.calls.forget(call)
         for request in [*self._queued, *self._running]:
             self._fail(request, error)
+        for call in self.calls:
+            try:
+                self.calls.forget(call)
+            except Exception:
+                # Whoever waits has to be told, even by a backend that is past emptying a sequence.
+                logger.exception("a sequence cannot be emptied")
         out, self._out = self._out, []
         return out
 
@@ -184,26 +202,26 @@ class DynamicBatcher:
 
     def _start_queued(self, now_s: float) -> None:
         """Give queued requests their sequence and find out what of their prompt is in the cache already."""
-        queued, self._queued = self._queued, []
-        for request in queued:
+        # Where sequences are short, a turn takes one before an early prefill does.
+        for request in sorted(self._queued, key=lambda r: r.kind is not RequestKind.TURN):
+            needs_logits = request.kind is RequestKind.TURN
             try:
                 if not self.calls.provide_sequence(request.call):
-                    self._queued.append(request)
                     continue
-                needs_logits = request.kind is RequestKind.TURN
                 request.cached_tokens = self.calls.reuse(request.call, request.prompt, needs_logits=needs_logits)
+                if needs_logits:
+                    talkers = [r.sequence for r in self._running if r.kind is RequestKind.TURN]
+                    self._placement.bring_near(request.sequence, talkers)
             except BackendError as e:
                 self._fail(request, e)
                 continue
             request.computed_tokens = request.cached_tokens
             request.started_s = now_s
             request.move(RequestState.PREFILLING)
+            self._queued.remove(request)
             self._running.append(request)
             if not request.remaining_tokens:
                 self._prompt_done(request, now_s)
-            elif needs_logits:
-                talkers = [r.sequence for r in self._running if r.kind is RequestKind.TURN and r is not request]
-                self._placement.bring_near(request.sequence, talkers)
 
     def _prepare(self, plan: Plan) -> _Step:
         step = _Step(plan)
@@ -306,8 +324,7 @@ class DynamicBatcher:
         if request.first_token_s is None:
             request.first_token_s = now_s
         if self._backend.is_end_of_turn(token):
-            work.visible_chars.append(work.text.emitted_visible_chars)
-            work.ended_turn = work.complete = True
+            work.complete = True
             self._finish(request, FinishReason.STOP)
             return
         output = work.text.decode(self._backend.token_bytes(token))

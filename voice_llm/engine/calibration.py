@@ -19,33 +19,42 @@ def calibrate(backend: Backend, cost: CostModel, clock: Callable[[], float], *, 
         clock: Monotonic seconds.
         budget_s: No new measurement starts after this long.
     """
-    end_s = clock() + budget_s
+    started_s = clock()
     text = backend.tokenize("The quick brown fox jumps over the lazy dog. ") or [0]
-    sequences = range(backend.info.sequences)
     filler = (text * 128)[:128]
     try:
-        _time(backend, [BatchEntry(0, 0, filler[:32], False)], clock)  # the first step also allocates
-        for tokens in (96, 32, 16, 64, 96):
-            if clock() > end_s or not _prefill_fits(backend, tokens):
-                break
-            backend.seq_drop(0)
-            backend_ms = _time(backend, [BatchEntry(0, 0, filler[:tokens], False)], clock)
-            cost.observe_prefill(tokens, 0, backend_ms)
+        _time(backend, [BatchEntry(0, 0, filler[: min(16, backend.info.max_batch_tokens)], False)], clock)  # allocates
+        _time_decode(backend, cost, clock, filler[0], started_s + budget_s / 2)
+        _time_prefill(backend, cost, clock, filler, started_s + budget_s)
         cost.copy_ms_per_token = _copy_ms_per_token(backend, clock)
-        for rows in (1, 2, 4, 8, 16, 1, 4, 8):
-            if clock() > end_s or rows > min(len(sequences), backend.info.max_batch_tokens):
-                break
-            for ids in (range(rows), range(0, len(sequences), 2)[:rows]):
-                entries = [BatchEntry(i, backend.seq_length(i), (filler[0],), True) for i in ids]
-                shape = DecodeShape.of([(e.sequence_id, e.position) for e in entries], split_kv=backend.info.split_kv)
-                cost.observe_decode(shape, _time(backend, entries, clock))
     finally:
-        for sequence_id in sequences:
+        for sequence_id in range(backend.info.sequences):
             backend.seq_drop(sequence_id)
 
 
-def _prefill_fits(backend: Backend, tokens: int) -> bool:
-    return tokens <= min(backend.info.context_per_call // 2, backend.info.max_batch_tokens)
+def _time_decode(backend: Backend, cost: CostModel, clock: Callable[[], float], token: int, end_s: float) -> None:
+    """Time at least one single-token step, however slow the machine."""
+    sequences = range(backend.info.sequences)
+    most = min(len(sequences), backend.info.max_batch_tokens)
+    for rows in [n for n in (1, 2, 4, 8, 16, 1, 4, 8) if n <= most]:
+        for ids in (sequences[:rows], sequences[::2][:rows]):
+            entries = [BatchEntry(i, backend.seq_length(i), (token,), True) for i in ids]
+            shape = DecodeShape.of([(e.sequence_id, e.position) for e in entries], split_kv=backend.info.split_kv)
+            cost.observe_decode(shape, _time(backend, entries, clock))
+            if clock() > end_s:
+                return
+
+
+def _time_prefill(
+    backend: Backend, cost: CostModel, clock: Callable[[], float], filler: list[int], end_s: float
+) -> None:
+    """Time at least one prefill, short ones first."""
+    most = max(1, min(backend.info.context_per_call // 2, backend.info.max_batch_tokens))
+    for tokens in [n for n in (16, 96, 32, 64, 96) if n <= most] or [most]:
+        backend.seq_drop(0)
+        cost.observe_prefill(tokens, 0, _time(backend, [BatchEntry(0, 0, filler[:tokens], False)], clock))
+        if clock() > end_s:
+            return
 
 
 def _time(backend: Backend, entries: list[BatchEntry], clock: Callable[[], float]) -> float:

@@ -43,7 +43,8 @@ class DecodeShape:
 class LinearFit:
     """Recursive least squares with forgetting: y = w . x, from a stream of (x, y).
 
-    Outliers (another process took the core) move it little: an error counts at most as large as the prediction itself.
+    The first observation scales the guess, whose ratios are worth more than its size: machines differ a hundredfold.
+    Later outliers (another process took the core) move it little: an error counts at most as large as the prediction.
 
     Args:
         weights: First guess.
@@ -56,6 +57,7 @@ class LinearFit:
         n = len(self.weights)
         self._covariance = [[trust if i == j else 0.0 for j in range(n)] for i in range(n)]
         self._forgetting = forgetting
+        self._scaled = False
         self.error = 0.0
         """Moving mean of |predicted - real| / real."""
 
@@ -66,6 +68,10 @@ class LinearFit:
     def observe(self, x: Sequence[float], y: float) -> None:
         """Learn that ``x`` took ``y``."""
         predicted = self.predict(x)
+        if not self._scaled and predicted > 0 and y > 0:
+            self._scaled = True
+            self.weights = [w * y / predicted for w in self.weights]
+            predicted = y
         self.error += 0.05 * (abs(predicted - y) / max(y, 1e-6) - self.error)
         surprise = max(-predicted, min(y - predicted, predicted + 1e-3))
         p, n = self._covariance, len(x)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..backend.base import Backend
+from ..errors import BackendError
 from .cost import CostModel
 from .pool import ContextPool, KVSequence
 
@@ -44,7 +45,11 @@ class Placement:
         self._max_ms = max_ms
 
     def bring_near(self, sequence: KVSequence, talkers: Iterable[KVSequence]) -> bool:
-        """Move a sequence beside the talkers where that pays; returns whether it was moved."""
+        """Move a sequence beside the talkers where that pays; returns whether it was moved.
+
+        Raises:
+            BackendError: The move failed; all sequences that had a part in it are empty.
+        """
         talking = {s.id for s in talkers}
         if not self._backend.info.split_kv or not talking or {sequence.id - 1, sequence.id + 1} & talking:
             return False
@@ -77,15 +82,26 @@ class Placement:
 
     def _move(self, sequence: KVSequence, target: int, other: KVSequence | None) -> None:
         source = sequence.id
-        state = self._backend.seq_save(source) if sequence.tokens else None
-        other_state = self._backend.seq_save(target) if other is not None and other.tokens else None
-        for state_there, place in ((other_state, source), (state, target)):
-            if state_there is None:
-                self._backend.seq_drop(place)
-            else:
-                self._backend.seq_restore(place, state_there)
+        try:
+            state = self._backend.seq_save(source) if sequence.tokens else None
+            other_state = self._backend.seq_save(target) if other is not None and other.tokens else None
+            for state_there, place in ((other_state, source), (state, target)):
+                if state_there is None:
+                    self._backend.seq_drop(place)
+                else:
+                    self._backend.seq_restore(place, state_there)
+        except BackendError:
+            self._empty(sequence, other, target)
+            raise
         if other is None:
             self._pool.move(sequence, target)
         else:
             self._pool.swap(sequence, other)
         self._counters.rehomed += 1
+
+    def _empty(self, sequence: KVSequence, other: KVSequence | None, target: int) -> None:
+        for place in (sequence.id, target):
+            self._backend.seq_drop(place)
+        sequence.tokens = []
+        if other is not None:
+            other.tokens = []

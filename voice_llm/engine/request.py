@@ -76,10 +76,10 @@ class TurnWork:
         text: Turns token bytes into text and chunks.
         max_tokens: Longest reply.
         generated: Tokens drawn so far, the end-of-turn token included.
-        visible_chars: For each of them, how many visible characters of text had been emitted once it was processed.
+        visible_chars: For each of them but the end-of-turn token, how many visible characters of text had been emitted
+            once it was processed; appended last, so that another thread may read as many of ``generated``.
         emitted: The text emitted so far, in pieces.
         chunks: How many sentence chunks have been emitted.
-        ended_turn: Whether the last token drawn is the end-of-turn token.
         complete: Whether the whole reply was said: ended by the model or by its length, not cut.
     """
 
@@ -90,7 +90,6 @@ class TurnWork:
     visible_chars: list[int] = field(default_factory=list)
     emitted: list[str] = field(default_factory=list)
     chunks: int = 0
-    ended_turn: bool = False
     complete: bool = False
 
 

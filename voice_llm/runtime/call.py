@@ -107,6 +107,7 @@ class Call:
             return await done
         except asyncio.CancelledError:
             submission.cancel()
+            done.cancel()
             raise
 
     def generate(
@@ -261,11 +262,10 @@ class Opening:
 
 def _as_reply(turn: TurnWork) -> Reply:
     """Snapshot a turn, finished or not, as what the model said."""
+    complete = turn.complete  # read first: a turn that ends meanwhile must not pass as complete with a token missing
     visible_chars = tuple(turn.visible_chars)
     tokens = tuple(turn.generated[: len(visible_chars)])
-    if turn.ended_turn:
-        tokens, visible_chars = tokens[:-1], visible_chars[:-1]
-    return Reply(tokens=tokens, visible_chars=visible_chars, text="".join(turn.emitted), complete=turn.complete)
+    return Reply(tokens=tokens, visible_chars=visible_chars, text="".join(turn.emitted), complete=complete)
 
 
 def _as_ours(error: BaseException | None) -> VoiceLLMError:

@@ -243,12 +243,14 @@ class Engine:
 
     @contextmanager
     def _listening(self, request: Request, sink: Callable[[Any], None]) -> Iterator[None]:
-        """Let ``sink`` have the request's events, unless submitting it fails."""
+        """Let ``sink`` have the request's events; where submitting it fails, free what it holds."""
         self._sinks[request] = sink
         try:
             yield
         except BaseException:
             self._sinks.pop(request, None)
+            if request.turn is not None:
+                request.turn.sampler.close()
             raise
 
     def _post_nowait(self, work: Callable[[], None]) -> None:

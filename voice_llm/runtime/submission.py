@@ -25,7 +25,8 @@ class Submission:
     def __init__(self, submit: Callable[[Request], None], cancel: Callable[[Request, FinishReason], None]) -> None:
         self._submit = submit
         self._cancel = cancel
-        self._lock = threading.Lock()
+        # Reentrant, since a reader may be collected as garbage, and so cancel, while this very thread submits.
+        self._lock = threading.RLock()
         self._request: Request | None = None
         self._reason: FinishReason | None = None
 

@@ -135,7 +135,10 @@ class EngineWorker:
     def _loop(self) -> None:
         failures = 0
         while not self._stopping:
-            for work in self._take_inbox():
+            self._wait_for_work()
+            # One by one, so that whatever ends the thread leaves the others to ``_close``.
+            while self._inbox:
+                work, _ = self._inbox.popleft()
                 work()
             if not self._batcher.has_work:
                 continue
@@ -154,13 +157,10 @@ class EngineWorker:
             if events:
                 self._deliver(events)
 
-    def _take_inbox(self) -> list[Callable[[], None]]:
+    def _wait_for_work(self) -> None:
         with self._wake:
             while not (self._inbox or self._stopping or self._batcher.has_work):
                 self._wake.wait()
-            work = [work for work, _ in self._inbox]
-            self._inbox.clear()
-        return work
 
     def _close(self) -> None:
         """Fail every waiter, present and future, and free the model."""
@@ -168,8 +168,10 @@ class EngineWorker:
             self._stopping = True
             abandoned = list(self._inbox)
             self._inbox.clear()
-        for _, future in abandoned:
-            if future is not None and future.set_running_or_notify_cancel():
+        for work, future in abandoned:
+            if future is None:
+                self._run_last(work)
+            elif future.set_running_or_notify_cancel():
                 future.set_exception(self._dead())
         try:
             self._deliver(self._batcher.abandon(self._dead()))
@@ -177,6 +179,14 @@ class EngineWorker:
             logger.exception("open requests could not be told that the engine has ended")
         finally:
             self._backend.close()
+
+    @staticmethod
+    def _run_last(work: Callable[[], None]) -> None:
+        """Run what was posted too late for a step: a request among it is queued, so that it is failed with the rest."""
+        try:
+            work()
+        except Exception:
+            logger.exception("work for an engine that has ended failed")
 
     def _dead(self) -> EngineDeadError:
         why = f": {type(self._failure).__name__}" if self._failure else ""

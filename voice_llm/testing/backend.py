@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from ..backend.base import BackendCounters, BackendInfo, BatchEntry, Sampler, SavedState
 from ..backend.micro_batches import count_micro_batches
@@ -30,9 +30,10 @@ CONTROL_TOKENS: Final[Mapping[str, int]] = {
 }
 _END_OF_TURN: Final = (257, 258)
 _N_VOCAB: Final = 263
+_NONSENSE: Final = ord("?")
 _CONTROL_PATTERN: Final = re.compile("|".join(re.escape(t) for t in sorted(CONTROL_TOKENS, key=len, reverse=True)))
 _CONTROL_TEXT: Final = {v: k for k, v in CONTROL_TOKENS.items()}
-_HEADER: Final = "<|im_start|>assistant\n"
+_HEADER_TOKENS: Final = [CONTROL_TOKENS["<|im_start|>"], *b"assistant\n"]
 
 CHATML: Final = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -181,7 +182,7 @@ class FakeBackend:
         """See ``Backend``; as strict as llama.cpp would be deadly."""
         self._check(entries)
         if self._failures:
-            raise self._failures.pop(0)
+            self._fail(entries, self._failures.pop(0))
         in_order = sorted(entries, key=lambda e: e.sequence_id)
         micro_batches = count_micro_batches(in_order, split_kv=self._info.split_kv, micro_batch_tokens=512)
         total = sum(len(e.tokens) for e in entries)
@@ -251,13 +252,18 @@ class FakeBackend:
         """See ``Backend``."""
         self.closed = True
 
+    def _fail(self, entries: Sequence[BatchEntry], error: BackendError) -> NoReturn:
+        if not isinstance(error, ContextFullError):
+            for entry in entries:  # their state is unknown now: whoever uses them without a drop reads nonsense
+                self._held[entry.sequence_id].append(_NONSENSE)
+        raise error
+
     def _next_token(self, held: list[int]) -> int:
-        text = self.text_of(held)
-        prompt, header, said = text.rpartition(_HEADER)
-        if not header:
+        header = _last_header(held)
+        if header is None:
             return _END_OF_TURN[0]
-        reply = self.tokenize(self._reply(prompt), parse_special=True)
-        spoken = self.tokenize(said, parse_special=True)
+        reply = self.tokenize(self._reply(self.text_of(held[:header])), parse_special=True)
+        spoken = held[header + len(_HEADER_TOKENS) :]  # may end inside a character, so it is never turned into text
         if spoken != reply[: len(spoken)] or len(spoken) >= len(reply):
             return _END_OF_TURN[0]
         return reply[len(spoken)]
@@ -278,3 +284,11 @@ class FakeBackend:
                 raise ContextFullError(f"sequence {entry.sequence_id} is full")
             if not all(0 <= t < _N_VOCAB for t in entry.tokens):
                 raise BackendError("a token outside the vocabulary")
+
+
+def _last_header(tokens: list[int]) -> int | None:
+    """Return where the last assistant header begins."""
+    for start in range(len(tokens) - len(_HEADER_TOKENS), -1, -1):
+        if tokens[start] == _HEADER_TOKENS[0] and tokens[start : start + len(_HEADER_TOKENS)] == _HEADER_TOKENS:
+            return start
+    return None

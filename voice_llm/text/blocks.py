@@ -22,7 +22,7 @@ class BlockSplitter:
         self._closing = closing
         self._is_inside = inside
         self._has_text = False  # whether anything visible was outside so far
-        self._trims = False
+        self._had_block = False
         self._held = ""
         self._blocks: list[str] = []
 
@@ -39,7 +39,7 @@ class BlockSplitter:
                 break
             self._route(head, outside)
             self._is_inside = not self._is_inside
-            self._trims = not self._has_text
+            self._had_block = True
             text = tail
         held = _overlap(text, marker)
         self._held = text[len(text) - held :]
@@ -65,11 +65,9 @@ class BlockSplitter:
         if self._is_inside:
             self._blocks.append(text)
             return
-        if self._trims:
-            text = text.lstrip()
-        if text and not text.isspace():
-            self._has_text = True
-            self._trims = False
+        if not self._has_text:
+            text = text.lstrip() if self._had_block else text
+            self._has_text = bool(text) and not text.isspace()
         outside.append(text)
 
 

@@ -1,0 +1,64 @@
+"""The long proofs, one after the other on an otherwise idle machine: ``make acceptance``.
+
+Writes ``benchmarks/results/acceptance.json`` and the README's tables; ends with status 4 where an objective is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from rich.console import Console
+
+# Threads that spin between two steps make a step shorter; read when the native library is loaded, below.
+os.environ.setdefault("OMP_WAIT_POLICY", "active")
+
+from . import equality, latency, throughput
+from .common import Proof, machine
+from .tables import write_readme
+
+RESULTS = Path(__file__).parent / "results" / "acceptance.json"
+
+_PROOFS: dict[str, Callable[[], Awaitable[list[Proof]]]] = {
+    "raw-loop": throughput.near_the_raw_loop,
+    "scattered": throughput.scattered_calls,
+    "first-token": latency.opening_prompt,
+    "long-prompt": latency.long_prompt_beside_talkers,
+    "beside": equality.calls_beside_each_other,
+    "reuse": equality.reused_caches,
+}
+
+
+def main() -> int:
+    """Run the proofs that are asked for; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="make acceptance", description=__doc__)
+    parser.add_argument("proof", nargs="*", choices=[*_PROOFS, []], help="which to run; all by default")
+    names = parser.parse_args().proof or list(_PROOFS)
+    console = Console()
+    proofs: list[Proof] = []
+    for name in names:
+        with console.status(f"{name} ({len(proofs)} done)"):
+            found = asyncio.run(_run(name))
+        proofs += found
+        for proof in found:
+            mark = "[green]met[/green]" if proof.passed else "[red]missed[/red]"
+            console.print(f"{mark}  {proof.objective}", highlight=False)
+            console.print(f"      {json.dumps(proof.figures, ensure_ascii=False)}", style="dim", highlight=False)
+    if len(names) == len(_PROOFS):
+        results = {"machine": machine(), "proofs": [p.to_json() for p in proofs]}
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        write_readme()
+    return 0 if all(p.passed for p in proofs) else 4
+
+
+async def _run(name: str) -> list[Proof]:
+    return await _PROOFS[name]()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Write the README's figures from the committed results, so that the two cannot differ."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parent.parent
+README = _ROOT / "README.md"
+RESULTS = Path(__file__).parent / "results" / "acceptance.json"
+_BLOCK = re.compile(r"(<!-- acceptance -->\n).*?(<!-- /acceptance -->)", re.DOTALL)
+_SHOWN = {
+    "decode_8": lambda f: f"{f['ratio']:.2f}",
+    "decode_1": lambda f: f"{f['ratio']:.2f}",
+    "scattered_calls": lambda f: f"{f['ratio']:.2f}, {f['micro_batches_a_step']:.1f} micro-batches a step",
+    "first_token": lambda f: (
+        f"{f['ratio']:.2f} ({f['first_token_ms']:.0f} ms against {f['first_token_cold_ms']:.0f} ms)"
+    ),
+    "long_prompt": lambda f: f"{f['longest_gap_ms']:.0f} ms at most, {f['bound_ms']:.0f} ms allowed",
+    "calls_beside_each_other": lambda f: f"{f['same']} of {f['of']} the same",
+    "reused_cache": lambda f: f"{f['same']} of {f['of']} the same",
+}
+
+
+def readme_block() -> str:
+    """Return the generated part of the README."""
+    results: dict[str, Any] = json.loads(RESULTS.read_text())
+    about = results["machine"]
+    lines = [
+        f"`make acceptance`, {about['date']}: {about['cores']} cores of {about['cpu']}, {about['model']}, "
+        f"llama-cpp-python {about['llama_cpp_python']}, {about['threads']} threads.",
+        "",
+        "| objective | found | |",
+        "|---|---|---|",
+    ]
+    for proof in results["proofs"]:
+        shown = _SHOWN[proof["name"]](proof["figures"])
+        lines.append(f"| {proof['objective']} | {shown} | {'met' if proof['passed'] else '**missed**'} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_readme() -> None:
+    """Put the generated part where the README's markers are."""
+    text = README.read_text()
+    README.write_text(_BLOCK.sub(lambda m: m[1] + readme_block() + m[2], text))
+
+
+if __name__ == "__main__":
+    write_readme()

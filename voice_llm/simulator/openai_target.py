@@ -1,0 +1,222 @@
+"""OpenAITarget: calls over a server's ``/chat/completions``, streamed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pydantic import BaseModel, NonNegativeInt, ValidationError
+
+from ..errors import AtCapacityError, ConfigError, InvalidRequestError
+from ..events import Usage
+from ..prompt import arrange, parse_messages
+from .script import CallScript
+from .targets import ChatMessages, TargetCall, TargetError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["OpenAITarget"]
+
+_END_MARK: Final = b"[DONE]"
+_OWN_FIELDS: Final = frozenset({"model", "messages", "max_tokens", "stream", "stream_options"})
+_SHOWN_ERROR_BYTES: Final = 200
+
+
+class OpenAITarget:
+    """A server that speaks OpenAI's chat completions. An asynchronous context manager, as it keeps connections open.
+
+    The prompt is laid out as the engine does it: the call's RAG context ends the system message.
+
+    Args:
+        base_url: Up to and with ``/v1``.
+        model: The model's name there.
+        headers: Sent with each request, such as ``Authorization``.
+        options: Further fields of each request's body, such as ``temperature``.
+        call_ids: Send the call's id as ``x-call-id`` and end the call with ``DELETE /calls/{id}``, as voice_llm's own
+            server takes it.
+        timeout_s: Longest silence of the server.
+
+    Raises:
+        ConfigError: aiohttp is not installed.
+        InvalidRequestError: ``options`` has a field that the target sets itself.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        call_ids: bool = False,
+        timeout_s: float = 60.0,
+    ) -> None:
+        _import_aiohttp()
+        for name in sorted(_OWN_FIELDS & (options or {}).keys()):
+            raise InvalidRequestError(f"{name} is the target's own to set", param=name)
+        self.base_url = base_url.rstrip("/")
+        self.call_ids = call_ids
+        self.body = {**(options or {}), "model": model, "stream": True, "stream_options": {"include_usage": True}}
+        self._headers = dict(headers or {})
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self, script: CallScript, call_id: str) -> TargetCall:
+        """See ``Target``; nothing is sent before the first turn."""
+        return _OpenAICall(self, self._connect(), script.rag_context, call_id)
+
+    async def close(self) -> None:
+        """Close the connections; idempotent."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _connect(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            aiohttp = _import_aiohttp()
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                # A queue in the client would hide how long the server takes.
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=self._timeout_s),
+            )
+        return self._session
+
+
+class _OpenAICall:
+    def __init__(
+        self, target: OpenAITarget, session: aiohttp.ClientSession, rag_context: str | None, call_id: str
+    ) -> None:
+        self._target = target
+        self._session = session
+        self._rag_context = rag_context
+        self._call_id = call_id
+        self._headers = {"x-call-id": call_id} if target.call_ids else {}
+        self.usage: Usage | None = None
+
+    async def prefill(self, messages: ChatMessages) -> None:
+        """Do nothing: chat completions have no word for it."""
+
+    async def turn(self, messages: ChatMessages, max_tokens: int | None) -> AsyncGenerator[str, None]:
+        self.usage = None
+        laid = arrange(parse_messages(messages), self._rag_context)
+        body = {**self._target.body, "messages": [{"role": m.role, "content": m.content} for m in laid]}
+        if max_tokens is not None:
+            body["max_tokens"] = max_tokens
+        url = f"{self._target.base_url}/chat/completions"
+        finished = False
+        with _typed_errors():
+            async with self._session.post(url, json=body, headers=self._headers) as response:
+                await _check_status(response)
+                if response.content_type != "text/event-stream":
+                    raise TargetError(f"the server streams no events but answers with {response.content_type}")
+                # Read to the very end, past the end mark: only then can the connection be used again.
+                async for line in response.content:
+                    chunk = _parse_line(line)
+                    if chunk is None:
+                        continue
+                    if chunk.usage is not None:
+                        self.usage = chunk.usage.as_ours()
+                    for choice in chunk.choices[:1]:
+                        finished = finished or choice.finish_reason is not None
+                        if choice.delta.content:
+                            yield choice.delta.content
+        if not finished:
+            raise TargetError("the reply broke off")
+
+    async def close(self) -> None:
+        if not self._target.call_ids:
+            return
+        with _typed_errors():
+            async with self._session.delete(f"{self._target.base_url}/calls/{self._call_id}") as response:
+                if response.status != 404:  # the server may have dropped the call already
+                    await _check_status(response)
+
+
+class _Delta(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    delta: _Delta = _Delta()
+    finish_reason: str | None = None
+
+
+class _PromptDetails(BaseModel):
+    cached_tokens: NonNegativeInt | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: NonNegativeInt
+    completion_tokens: NonNegativeInt
+    prompt_tokens_details: _PromptDetails | None = None
+
+    def as_ours(self) -> Usage:
+        details = self.prompt_tokens_details or _PromptDetails()
+        return Usage(self.prompt_tokens, details.cached_tokens or 0, self.completion_tokens)
+
+
+class _Chunk(BaseModel):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+def _parse_line(line: bytes) -> _Chunk | None:
+    """Parse a line of a stream of server-sent events; None where it is empty, a comment or the end mark."""
+    field, _, data = line.strip().partition(b":")
+    if field != b"data" or data.strip() == _END_MARK:
+        return None
+    try:
+        chunk = _Chunk.model_validate_json(data)
+    except ValidationError as error:
+        raise TargetError(f"the reply is no chat completion: {_shown(data)}") from error
+    if chunk.error is not None:
+        raise TargetError(f"the server failed during the reply: {_shown(json.dumps(chunk.error).encode())}")
+    return chunk
+
+
+async def _check_status(response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:
+        return
+    reason = f"HTTP {response.status}: {_shown(await response.read())}"
+    if response.status == 429:
+        seconds = response.headers.get("Retry-After", "")
+        raise AtCapacityError(reason, retry_after_s=float(seconds) if seconds.isdecimal() else 1.0)
+    raise TargetError(reason, status=response.status)
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    """Turn what the HTTP client raises into our own errors."""
+    aiohttp = _import_aiohttp()
+    try:
+        yield
+    except TimeoutError as error:
+        raise TargetError("the server was silent for too long") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # a ValueError is a line longer than any chunk
+        raise TargetError(f"{type(error).__name__}: {error}") from error
+
+
+def _shown(body: bytes) -> str:
+    return body[:_SHOWN_ERROR_BYTES].decode("utf-8", "replace").strip()
+
+
+def _import_aiohttp() -> Any:
+    try:
+        import aiohttp
+    except ImportError:
+        raise ConfigError('calling a server needs aiohttp: pip install "pipecat-voice-llm[simulator]"') from None
+    return aiohttp

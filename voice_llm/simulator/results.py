@@ -1,0 +1,163 @@
+"""What a run of virtual callers found out: frozen values that check their own order of times."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from ..events import Usage
+from .percentiles import Percentiles
+
+__all__ = ["CallResult", "RunResult", "TurnResult"]
+
+# Sums of floating-point seconds.
+_ROUNDING_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnResult:
+    """One turn, measured at the caller's edge: times count from when the caller stopped speaking.
+
+    Attributes:
+        call_id: Whose turn it was.
+        turn: Its number in the call, from 0.
+        asked_s: When the caller stopped speaking, in seconds on the run's clock.
+        first_token_ms: Until the first text; None where none came.
+        first_speech_ms: Until speech could start; None where it could not.
+        total_ms: Until the reply, or its failure, was complete.
+        gaps: Silences inside the reply, because it came slower than it is spoken.
+        gap_s: How long these were together, in seconds.
+        text: What the caller heard.
+        usage: Token counts, where the target tells.
+        error: What went wrong.
+
+    Raises:
+        ValueError: The times are not in order.
+    """
+
+    call_id: str
+    turn: int
+    asked_s: float
+    first_token_ms: float | None = None
+    first_speech_ms: float | None = None
+    total_ms: float
+    gaps: int = 0
+    gap_s: float = 0.0
+    text: str = ""
+    usage: Usage | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.first_token_ms is None and (self.first_speech_ms is not None or self.text):
+            raise ValueError(f"{self.call_id}, turn {self.turn}: speech without a first token")
+        times = [0.0, self.first_token_ms, self.first_speech_ms, self.total_ms]
+        _check_order((t for t in times if t is not None), f"{self.call_id}, turn {self.turn}")
+        if self.gaps < 0 or (self.gaps > 0) != (self.gap_s > 0):
+            raise ValueError(f"{self.call_id}, turn {self.turn}: {self.gaps} gaps of {self.gap_s} s")
+
+    @property
+    def ended_s(self) -> float:
+        """When the reply was complete, in seconds on the run's clock."""
+        return self.asked_s + self.total_ms / 1e3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallResult:
+    """One call: its turns, and what went wrong outside of them (opening, prefill hints, closing).
+
+    Raises:
+        ValueError: The times are not in order, or a turn is another call's.
+    """
+
+    call_id: str
+    started_s: float
+    ended_s: float
+    turns: tuple[TurnResult, ...] = ()
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if any(turn.call_id != self.call_id for turn in self.turns):
+            raise ValueError(f"{self.call_id} has a turn of another call")
+        if any(later.turn <= earlier.turn for earlier, later in pairwise(self.turns)):
+            raise ValueError(f"{self.call_id} has turns out of order")
+        times = [self.started_s, *(t for turn in self.turns for t in (turn.asked_s, turn.ended_s)), self.ended_s]
+        _check_order(times, self.call_id, _ROUNDING_S)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """All that went wrong."""
+        return tuple(error for error in (*(turn.error for turn in self.turns), self.error) if error is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """All calls of a run, in the order in which they were begun.
+
+    Attributes:
+        concurrent: How many callers were on the phone at once.
+        wall_s: How long the run took, in seconds.
+        calls: The calls.
+    """
+
+    concurrent: int
+    wall_s: float
+    calls: tuple[CallResult, ...]
+
+    @property
+    def turns(self) -> tuple[TurnResult, ...]:
+        """All turns, failed ones too."""
+        return tuple(turn for call in self.calls for turn in call.turns)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """All that went wrong."""
+        return tuple(error for call in self.calls for error in call.errors)
+
+    @property
+    def first_token_ms(self) -> Percentiles | None:
+        """Time to the first text, over the turns that did not fail."""
+        return Percentiles.of(turn.first_token_ms for turn in self._answered())
+
+    @property
+    def first_speech_ms(self) -> Percentiles | None:
+        """Time to the first speech, over the turns that did not fail."""
+        return Percentiles.of(turn.first_speech_ms for turn in self._answered())
+
+    @property
+    def total_ms(self) -> Percentiles | None:
+        """Time to the whole reply, over the turns that did not fail."""
+        return Percentiles.of(turn.total_ms for turn in self._answered())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it all as ``json.dumps`` takes it: a ``summary``, and under ``calls`` each turn of each call."""
+        turns = self.turns
+        summary = {
+            "calls": len(self.calls),
+            "turns": len(turns),
+            "errors": len(self.errors),
+            "silent_turns": sum(turn.error is None and not turn.text.strip() for turn in turns),
+            "turns_with_gaps": sum(turn.gaps > 0 for turn in turns),
+            "gap_s": sum(turn.gap_s for turn in turns),
+            "usage": dataclasses.asdict(sum((turn.usage for turn in turns if turn.usage), Usage())),
+        }
+        for name in ("first_token_ms", "first_speech_ms", "total_ms"):
+            figures: Percentiles | None = getattr(self, name)
+            summary[name] = dataclasses.asdict(figures) if figures else None
+        return {
+            "concurrent": self.concurrent,
+            "wall_s": self.wall_s,
+            "summary": summary,
+            "calls": [dataclasses.asdict(call) for call in self.calls],
+        }
+
+    def _answered(self) -> Iterator[TurnResult]:
+        return (turn for turn in self.turns if turn.error is None)
+
+
+def _check_order(times: Iterable[float], where: str, rounding: float = 0.0) -> None:
+    for earlier, later in pairwise(times):
+        if not later >= earlier - rounding:
+            raise ValueError(f"{where}: times out of order, {later} after {earlier}")
