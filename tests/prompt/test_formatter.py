@@ -142,14 +142,11 @@ def test_what_cannot_be_used_is_refused() -> None:
         Phone().format(ASK, rag_context="\udc00")
 
 
-def turns(count: int) -> list[Message]:
-    chat = [Message("system", "Kısa konuş.")]
+def turns(count: int, *, system: str = "Kısa konuş.", reply: str = "y" * 60) -> list[Message]:
+    chat = [Message("system", system)]
     for number in range(count):
-        chat += [
-            Message("user", f"Soru {number:02} " + "s" * 40),
-            Message("assistant", f"Yanıt {number:02} " + "y" * 60),
-        ]
-    return [*chat, Message("user", "Son soru")]
+        chat += [Message("user", f"Soru {number:02} " + "s" * 40), Message("assistant", f"Yanıt {number:02} " + reply)]
+    return [*chat, Message("user", "s" * 90 + " Son soru")]
 
 
 def test_an_over_long_call_loses_its_oldest_turns_and_nothing_else() -> None:
@@ -164,31 +161,57 @@ def test_an_over_long_call_loses_its_oldest_turns_and_nothing_else() -> None:
     assert len(prompt.tokens) <= 700
     assert shown.startswith(f"<|im_start|>system\nKısa konuş.\n\n{rag}<|im_end|>\n<|im_start|>user\nSoru {first:02}")
     assert [f"Soru {number:02}" in shown for number in range(count)] == [number >= first for number in range(count)]
-    assert shown.endswith("Son soru<|im_end|>\n<|im_start|>assistant\n")
+    assert shown.endswith(" Son soru<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_call_that_fits_loses_nothing() -> None:
     assert Phone().format(*turns(10), context_tokens=4000, reserve_tokens=100).dropped_messages == 0
 
 
+@pytest.mark.parametrize("system", ["Kısa konuş.", "Kısa konuş. " * 80])
 @pytest.mark.parametrize("template", ["chatml", "gemma", "mistral"])
-def test_the_kept_prefix_changes_only_now_and_then_as_a_call_grows(template: str) -> None:
+def test_the_kept_prefix_changes_only_now_and_then_as_a_call_grows(template: str, system: str) -> None:
     phone = Phone(template)
+    room_tokens = 1400 + len(system.encode())
     dropped: list[int] = []
     for count in range(30):
-        hint = phone.format(
-            *turns(count)[:-1], Message("user", ""), context_tokens=1500, reserve_tokens=100, open_ended=True
+        chat = turns(count, system=system)
+        early = phone.format(
+            *chat[:-1], Message("user", ""), context_tokens=room_tokens, reserve_tokens=0, open_ended=True
         )
-        prompt = phone.format(*turns(count), context_tokens=1500, reserve_tokens=100)
-        assert len(prompt.tokens) <= 1400
-        assert prompt.tokens[: len(hint.tokens)] == hint.tokens
+        prompt = phone.format(*chat, context_tokens=room_tokens, reserve_tokens=0)
+        assert len(prompt.tokens) <= room_tokens
+        assert prompt.tokens[: len(early.tokens)] == early.tokens
         dropped.append(prompt.dropped_messages)
     moves = [later - earlier for earlier, later in pairwise(dropped) if later != earlier]
     assert 2 <= len(moves) <= 8
     assert min(moves) >= 6
 
 
-@pytest.mark.parametrize("context_tokens", range(150, 1500, 70))
+def test_a_cut_does_not_move_when_its_turn_is_answered() -> None:
+    dropped = [
+        Phone().format(*turns(count, reply="y" * 800), context_tokens=2800, reserve_tokens=0).dropped_messages
+        for count in range(12)
+    ]
+    moved = [earlier != later for earlier, later in pairwise(dropped)]
+    assert sum(moved) >= 3
+    assert not any(first and second for first, second in pairwise(moved))
+
+
+def test_the_prompt_is_counted_and_not_estimated() -> None:
+    """A vocabulary may need more tokens for text beside other text than for the two apart."""
+
+    class Wasteful(ByteTokenizer):
+        def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+            return super().tokenize(text, parse_special=parse_special) + [0] * 60 * ("user\nSoru" in text)
+
+    formatter = PromptFormatter(Wasteful(CONTROLS), resolve_template(None, "chatml", CONTROLS))
+    for count in range(12):
+        prompt = formatter.format(turns(count), context_tokens=800, reserve_tokens=0)
+        assert len(prompt.tokens) <= 800
+
+
+@pytest.mark.parametrize("context_tokens", range(260, 1500, 70))
 def test_a_prompt_never_exceeds_its_budget(context_tokens: int) -> None:
     prompt = Phone("zephyr").format(*turns(8), context_tokens=context_tokens, reserve_tokens=50)
     assert len(prompt.tokens) <= context_tokens - 50
@@ -199,7 +222,7 @@ def test_what_always_stays_and_does_not_fit_is_an_error() -> None:
         Phone().format(*turns(5), context_tokens=140, reserve_tokens=100)
     assert refusal.value.max_tokens == 100
     assert refusal.value.context_tokens == 140
-    assert 40 < refusal.value.prompt_tokens < 140
+    assert 40 < refusal.value.prompt_tokens < 300
     with pytest.raises(ContextTooLongError):
         Phone().format(Message("system", "s" * 300), context_tokens=300, reserve_tokens=50, open_ended=True)
 
@@ -208,6 +231,8 @@ def test_a_greeting_is_dropped_before_the_first_turn() -> None:
     chat = [Message("assistant", "Alo? " * 20), ASK]
     prompt = Phone().format(*chat, context_tokens=170, reserve_tokens=50)
     assert prompt.dropped_messages == 1
+    exact = len(Phone().format(*chat).tokens)
+    assert Phone().format(*chat, context_tokens=exact + 50, reserve_tokens=50).dropped_messages == 0
 
 
 def test_tool_results_belong_to_their_turn() -> None:

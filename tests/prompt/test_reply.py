@@ -109,6 +109,11 @@ def test_a_stop_string_is_not_said() -> None:
     assert spoken.splice("Tamam o zaman.") == (2, "Tamam o zaman.")
 
 
+def test_a_later_thought_is_not_taken_for_the_text() -> None:
+    spoken = Spoken(["Tamam", "<think>", "Tamam", "</think>"], [5, 5, 5, 5], "Tamam", complete=False)
+    assert spoken.splice("Tamam") == (1, "Tamam")
+
+
 def test_a_cancelled_reply_keeps_only_what_was_given_out() -> None:
     spoken = Spoken(["Tamam", " o", " zaman"], [5, 6, 6], "Tamam o", complete=False)
     assert spoken.splice("Tamam o") == (2, "Tamam o")
@@ -166,6 +171,7 @@ def test_a_message_may_be_the_beginning_of_its_reply() -> None:
     a, b = replies("Merhaba, ben Ayşe.", "Tabii, hemen.")
     assert match_replies(["Merhaba, b", "Tabii"], [a, b]) == [a, b]
     assert match_replies(["Merhaba, ben Ayşe. Nasılsınız?"], [a, b]) == [None]
+    assert match_replies(["Merhaba", "Merhaba, ben"], [a]) == [None, a]
 
 
 def test_the_whole_reply_is_preferred_to_a_longer_one() -> None:

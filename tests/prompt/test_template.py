@@ -40,10 +40,6 @@ def test_open_ended_stops_after_the_last_content() -> None:
     assert lay_out(CHATML, ["system", "user"], open_ended=True) == "<system>[0]</><user>[1]"
 
 
-def test_the_generation_prompt_can_be_left_out() -> None:
-    assert lay_out(CHATML, ["user"], add_generation_prompt=False) == "<user>[0]</>"
-
-
 def test_roles_that_must_alternate_are_merged() -> None:
     assert lay_out(STRICT, ["user", "user", "assistant", "assistant", "user"]) == (
         "^<user>[0]\n[1]</><assistant>[2]\n[3]</><user>[4]</><assistant>"
@@ -82,6 +78,17 @@ def test_a_system_message_alone_can_be_prefilled_and_answered() -> None:
     assert lay_out(CHATML, ["system"]) == "<system>[0]</><assistant>"
     needs_user = "{% if messages[-1].role == 'system' %}{{ raise_exception('no user') }}{% endif %}" + CHATML
     assert lay_out(needs_user, ["system"], open_ended=True) == "<system>[0]"
+
+
+@pytest.mark.parametrize("first", ["user", "system"])
+def test_a_greeting_may_be_refused_with_or_without_a_system_message(first: str) -> None:
+    """One of the two is enough for a template not to start with the assistant."""
+    greets = "(messages | rejectattr('role', 'equalto', 'system') | first | default({'role': ''})).role == 'assistant'"
+    has_system = "messages[0].role == 'system'"
+    refused = has_system if first == "system" else f"not {has_system}"
+    source = f"{{% if {greets} and {refused} %}}{{{{ raise_exception('no greeting') }}}}{{% endif %}}" + CHATML
+    assert lay_out(source, ["assistant", "user"]).startswith("<user></><assistant>[0]")
+    assert lay_out(source, ["system", "assistant", "user"]).startswith("<system>[0]</><user></><assistant>[1]")
 
 
 @pytest.mark.parametrize("source", [CHATML, STRICT])
@@ -171,4 +178,6 @@ def test_a_reply_follows_what_it_followed_when_it_was_sampled() -> None:
     thinking = CHATML.replace("<assistant>{% endif", "<assistant><think></think>{% endif")
     assert ChatTemplate(thinking).as_sampled("</><assistant>") == "</><assistant><think></think>"
     assert ChatTemplate(thinking).as_sampled("<user>") == "<user>"
+    channels = CHATML.replace("{{ m.content }}", "<final>{{ m.content }}")
+    assert ChatTemplate(channels).as_sampled("</><assistant><final>") == "</><assistant>"
     assert ChatTemplate(CHATML).as_sampled("</><assistant>") == "</><assistant>"

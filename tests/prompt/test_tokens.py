@@ -96,6 +96,7 @@ def test_a_space_prefix_is_put_where_llama_cpp_puts_it_only() -> None:
     ids = encoder.encode([Literal("hi<|im_end|>"), Text("a<|im_end|>b"), Literal("<|im_end|>"), Text("c")])
     assert tokenizer.show(ids) == " hi<|im_end|> a<|im_end|>b<|im_end|> c"
     assert encoder.encode([Literal("x"), Sampled((65,)), Text("b")]) == [32, 120, 65, 98]
+    assert encoder.encode([Literal("x"), Sampled((65,)), Text("b"), Literal("<|im_end|>")])[2:4] == [65, 98]
 
 
 def test_white_space_that_a_control_token_swallows_is_left_out() -> None:

@@ -34,6 +34,7 @@ def _next_group(order: Sequence[int], left: dict[int, int], most: int) -> list[i
     for sequence_id in order:
         if sequence_id in left and (not group or sequence_id == group[-1] + 1):
             group.append(sequence_id)
-            if len(group) == most:
+            # llama.cpp stops only once it has one sequence too many.
+            if len(group) > most:
                 break
     return group

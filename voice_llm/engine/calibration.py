@@ -17,7 +17,7 @@ def calibrate(backend: Backend, cost: CostModel, clock: Callable[[], float], *, 
         backend: Idle, with every sequence empty.
         cost: Learns from each step.
         clock: Monotonic seconds.
-        budget_s: No new measurement starts after this long.
+        budget_s: No new measurement starts after this long, but for the first of each kind.
     """
     started_s = clock()
     text = backend.tokenize("The quick brown fox jumps over the lazy dog. ") or [0]
@@ -50,7 +50,7 @@ def _time_prefill(
 ) -> None:
     """Time at least one prefill, short ones first."""
     most = max(1, min(backend.info.context_per_call // 2, backend.info.max_batch_tokens))
-    for tokens in [n for n in (16, 96, 32, 64, 96) if n <= most] or [most]:
+    for tokens in [n for n in (16, 32, 64, 96, 96) if n <= most] or [most]:
         backend.seq_drop(0)
         cost.observe_prefill(tokens, 0, _time(backend, [BatchEntry(0, 0, filler[:tokens], False)], clock))
         if clock() > end_s:

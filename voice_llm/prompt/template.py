@@ -85,15 +85,12 @@ class ChatTemplate:
         self._place_holder = re.compile(f"{self._marks[0]}([0-9]+){self._marks[1]}")
         self._probe()
 
-    def render(
-        self, roles: Sequence[Role], *, add_generation_prompt: bool = True, open_ended: bool = False
-    ) -> tuple[Part, ...]:
-        """Lay out a chat.
+    def render(self, roles: Sequence[Role], *, open_ended: bool = False) -> tuple[Part, ...]:
+        """Lay out a chat, up to and with the header of the reply.
 
         Args:
             roles: The role of each message; a ``Content`` names a message by its index here.
-            add_generation_prompt: Whether to end with the header of a reply.
-            open_ended: Whether to end right after the last message's content instead, without closing it.
+            open_ended: Whether to end right after the last message's content instead.
 
         Returns:
             Literal text and contents in order; each message is there exactly once, and no two literals are neighbours.
@@ -102,9 +99,7 @@ class ChatTemplate:
             TemplateError: The template refuses this chat, or does not print a message exactly once.
         """
         slots = self._arrange(roles)
-        parts = self._expand(
-            slots, self._render_slots([slot.role for slot in slots], add_generation_prompt and not open_ended)
-        )
+        parts = self._expand(slots, self._render_slots([slot.role for slot in slots]))
         if open_ended:
             parts = parts[: parts.index(Content(len(roles) - 1)) + 1]
         return tuple(parts)
@@ -112,30 +107,25 @@ class ChatTemplate:
     def as_sampled(self, literal: str) -> str:
         """Return the literal that was before a reply when it was sampled, given the one before it in the history.
 
-        Some templates print more, less or other white space when they ask for a reply than when they repeat it
-        (``[/INST]``, an empty ``<think>`` block). The tokens of a reply follow what they followed when they were
-        sampled.
+        Some templates print something else when they ask for a reply than when they repeat it: other white space
+        (Mistral), an empty ``<think>`` block, a channel that the model is to choose. The tokens of a reply follow what
+        they followed when they were sampled.
         """
         return self._asking if literal == self._repeating else literal
 
     def _probe(self) -> None:
-        # The order matters: each trial is laid out with what is known by then.
-        self._takes_system = self._starts_with_assistant = self._repeats_roles = self._takes_system_alone = True
-        asking = self._render_slots(["user"], add_generation_prompt=True)
+        self._asking = self._repeating = _literal_after(self._render_slots(["user"]), 0)
         self._takes_system = self._takes(["system", "user", "assistant", "user"])
         system: list[Role] = ["system"] if self._takes_system else []
-        self._starts_with_assistant = self._takes([*system, "assistant", "user"])
+        self._starts_with_assistant = all(self._takes([*before, "assistant", "user"]) for before in ([], system))
         self._takes_system_alone = self._takes(["system"])
         self._repeats_roles = self._takes(["user", "user"]) and self._takes(["user", "assistant", "assistant", "user"])
-        self._asking = self._repeating = _literal_after(asking, 0)
         if self._takes(["user", "assistant", "user"]):
-            repeating = _literal_after(self._render_slots(["user", "assistant", "user"], add_generation_prompt=True), 0)
-            if self._asking.startswith(repeating.rstrip()):
-                self._repeating = repeating
+            self._repeating = _literal_after(self._render_slots(["user", "assistant", "user"]), 0)
 
     def _takes(self, roles: Sequence[Role]) -> bool:
         try:
-            self._render_slots(roles, add_generation_prompt=True)
+            self._render_slots(roles)
         except TemplateError:
             return False
         return True
@@ -156,11 +146,11 @@ class ChatTemplate:
         slots = [slots[0], *rest] if has_system and not folds else rest
         return slots if self._repeats_roles else _merge_repeats(slots)
 
-    def _render_slots(self, roles: Sequence[Role], add_generation_prompt: bool) -> list[Part]:
+    def _render_slots(self, roles: Sequence[Role]) -> list[Part]:
         """Render place-holders and cut at them; ``Content`` names a slot here."""
         start, end = self._marks
         messages = [{"role": role, "content": f"{start}{index}{end}"} for index, role in enumerate(roles)]
-        text = self._render_text(messages=messages, add_generation_prompt=add_generation_prompt)
+        text = self._render_text(messages=messages, add_generation_prompt=True)
         pieces = self._place_holder.split(text)
         printed = [int(number) for number in pieces[1::2]]
         _check_printed(roles, printed)

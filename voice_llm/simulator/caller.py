@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Final
 
 from ..errors import VoiceLLMError
@@ -115,9 +114,8 @@ class Caller:
         reply = HeardReply(asked_s, self._script.listen_chars_per_s)
         error: str | None = None
         try:
-            async with aclosing(call.turn(messages, max_tokens)) as pieces:
-                async for piece in pieces:
-                    reply.receive(piece, self._clock())
+            async for piece in call.turn(messages, max_tokens):
+                reply.receive(piece, self._clock())
             reply.end(self._clock())
         except VoiceLLMError as failure:
             error = _describe(failure)

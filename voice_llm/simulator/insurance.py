@@ -21,7 +21,7 @@ SYSTEM_PROMPT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Language:
-    """Sentences with fields; any mixture of lead-in and question has 8 to 25 words."""
+    """Sentences with fields; a question has 8 to 25 words, with and without what leads into it."""
 
     names: tuple[str, ...]
     streets: tuple[str, ...]
@@ -29,6 +29,7 @@ class _Language:
     rooms: tuple[str, ...]
     days: tuple[str, ...]
     facts: tuple[str, ...]
+    greetings: tuple[str, ...]
     lead_ins: tuple[str, ...]
     questions: tuple[str, ...]
 
@@ -53,7 +54,8 @@ _ENGLISH: Final = _Language(
         "Money arrives within {transfer} working days on the account that ends in {account}.",
         "A bicycle is covered up to {bicycle} euros if it was locked, abroad for {abroad} weeks a year.",
     ),
-    lead_ins=("", "", "Okay, thank you.", "All right, one more thing.", "Hello, good morning.", "I see, and"),
+    greetings=("", "Hello, good morning.", "Good afternoon."),
+    lead_ins=("", "", "Okay, thank you.", "All right, one more thing.", "I see, and"),
     questions=(
         "how much do I have to pay myself for the water in my {room}",
         "could you tell me when exactly the plumber is going to come to my house",
@@ -71,7 +73,7 @@ _ENGLISH: Final = _Language(
 _TURKISH: Final = _Language(
     names=("Ayşe Yıldız", "Burak Şahin", "Çiğdem Öztürk", "Deniz Kılıç", "Elif Güneş", "Gökhan Aydın", "İpek Doğan"),
     streets=("Gül Sokak", "İstasyon Caddesi", "Çınar Sokak", "Liman Caddesi", "Öğretmenler Caddesi"),
-    things=("bisikletim", "dizüstü bilgisayarım", "çamaşır makinem", "televizyonum", "alyansım", "koltuğum"),
+    things=("bisikletim", "dizüstü bilgisayarım", "çamaşır makinem", "ikinci telefonum", "alyansım", "koltuğum"),
     rooms=("mutfakta", "banyoda", "bodrumda", "salonda", "garajda"),
     days=("pazartesi", "salı", "çarşamba", "perşembe", "cuma"),
     facts=(
@@ -88,14 +90,8 @@ _TURKISH: Final = _Language(
         "Ödeme {transfer} iş günü içinde sonu {account} olan hesaba geçer.",
         "Kilitli bisiklet {bicycle} avroya kadar, yurt dışında yılda {abroad} hafta güvence altında.",
     ),
-    lead_ins=(
-        "",
-        "",
-        "Tamam, teşekkür ederim.",
-        "Peki, bir şey daha soracağım.",
-        "Merhaba, iyi günler.",
-        "Anladım, peki",
-    ),
+    greetings=("", "Merhaba, iyi günler.", "İyi akşamlar."),
+    lead_ins=("", "", "Tamam, teşekkür ederim.", "Peki, bir şey daha soracağım.", "Anladım, peki"),
     questions=(
         "{room} çıkan su hasarı için benim kendi cebimden ne kadar ödemem gerekiyor",
         "tesisatçının bizim eve tam olarak hangi gün ve saat kaçta geleceğini söyler misiniz",
@@ -147,10 +143,14 @@ def _make_script(rng: random.Random, language: _Language, turns: int, fields: di
     }
     facts = [fact.format(**policy_facts, **_circumstances(rng, language)) for fact in language.facts]
     rng.shuffle(facts)
+    questions = [
+        _question(rng, language, number, language.lead_ins if turn else language.greetings)
+        for turn, number in enumerate(_order(rng, language, turns))
+    ]
     person = {"speaking_wpm": round(rng.uniform(130, 170), 1), "think_s": round(rng.uniform(0.4, 1.5), 2)}
     return CallScript(
         **{
-            "turns": tuple(CallerTurn(_question(rng, language, number)) for number in _order(rng, language, turns)),
+            "turns": tuple(CallerTurn(question) for question in questions),
             "system_prompt": SYSTEM_PROMPT,
             "rag_context": "\n".join(facts),
             **person,
@@ -198,9 +198,9 @@ def _order(rng: random.Random, language: _Language, turns: int) -> list[int]:
     return order[:turns]
 
 
-def _question(rng: random.Random, language: _Language, number: int) -> str:
+def _question(rng: random.Random, language: _Language, number: int, lead_ins: Sequence[str]) -> str:
     question = language.questions[number].format(street=rng.choice(language.streets), **_circumstances(rng, language))
-    lead_in = rng.choice(language.lead_ins)
+    lead_in = rng.choice(lead_ins)
     if lead_in.endswith("."):
         return f"{lead_in} {_capitalize(question, language)}?"
     return f"{lead_in} {question}?" if lead_in else f"{_capitalize(question, language)}?"

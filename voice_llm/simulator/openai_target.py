@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from pydantic import BaseModel, NonNegativeInt, ValidationError
-
 from ..errors import AtCapacityError, ConfigError, InvalidRequestError
 from ..events import Usage
 from ..prompt import arrange, parse_messages
+from .chat_stream import parse_line, shown
 from .script import CallScript
 from .targets import ChatMessages, TargetCall, TargetError
 
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAITarget"]
 
-_END_MARK: Final = b"[DONE]"
 _OWN_FIELDS: Final = frozenset({"model", "messages", "max_tokens", "stream", "stream_options"})
-_SHOWN_ERROR_BYTES: Final = 200
 
 
 class OpenAITarget:
@@ -124,15 +120,13 @@ class _OpenAICall:
                     raise TargetError(f"the server streams no events but answers with {response.content_type}")
                 # Read to the very end, past the end mark: only then can the connection be used again.
                 async for line in response.content:
-                    chunk = _parse_line(line)
+                    chunk = parse_line(line)
                     if chunk is None:
                         continue
-                    if chunk.usage is not None:
-                        self.usage = chunk.usage.as_ours()
-                    for choice in chunk.choices[:1]:
-                        finished = finished or choice.finish_reason is not None
-                        if choice.delta.content:
-                            yield choice.delta.content
+                    self.usage = chunk.token_counts or self.usage
+                    finished = finished or chunk.finished
+                    if chunk.text:
+                        yield chunk.text
         if not finished:
             raise TargetError("the reply broke off")
 
@@ -145,53 +139,10 @@ class _OpenAICall:
                     await _check_status(response)
 
 
-class _Delta(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    delta: _Delta = _Delta()
-    finish_reason: str | None = None
-
-
-class _PromptDetails(BaseModel):
-    cached_tokens: NonNegativeInt | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: NonNegativeInt
-    completion_tokens: NonNegativeInt
-    prompt_tokens_details: _PromptDetails | None = None
-
-    def as_ours(self) -> Usage:
-        details = self.prompt_tokens_details or _PromptDetails()
-        return Usage(self.prompt_tokens, details.cached_tokens or 0, self.completion_tokens)
-
-
-class _Chunk(BaseModel):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    error: Any = None
-
-
-def _parse_line(line: bytes) -> _Chunk | None:
-    """Parse a line of a stream of server-sent events; None where it is empty, a comment or the end mark."""
-    field, _, data = line.strip().partition(b":")
-    if field != b"data" or data.strip() == _END_MARK:
-        return None
-    try:
-        chunk = _Chunk.model_validate_json(data)
-    except ValidationError as error:
-        raise TargetError(f"the reply is no chat completion: {_shown(data)}") from error
-    if chunk.error is not None:
-        raise TargetError(f"the server failed during the reply: {_shown(json.dumps(chunk.error).encode())}")
-    return chunk
-
-
 async def _check_status(response: aiohttp.ClientResponse) -> None:
     if response.status < 400:
         return
-    reason = f"HTTP {response.status}: {_shown(await response.read())}"
+    reason = f"HTTP {response.status}: {shown(await response.read())}"
     if response.status == 429:
         seconds = response.headers.get("Retry-After", "")
         raise AtCapacityError(reason, retry_after_s=float(seconds) if seconds.isdecimal() else 1.0)
@@ -206,12 +157,8 @@ def _typed_errors() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise TargetError("the server was silent for too long") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # a ValueError is a line longer than any chunk
+    except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
         raise TargetError(f"{type(error).__name__}: {error}") from error
-
-
-def _shown(body: bytes) -> str:
-    return body[:_SHOWN_ERROR_BYTES].decode("utf-8", "replace").strip()
 
 
 def _import_aiohttp() -> Any:

@@ -134,7 +134,7 @@ class RunResult:
     def to_json(self) -> dict[str, Any]:
         """Return it all as ``json.dumps`` takes it: a ``summary``, and under ``calls`` each turn of each call."""
         turns = self.turns
-        summary = {
+        summary: dict[str, Any] = {
             "calls": len(self.calls),
             "turns": len(turns),
             "errors": len(self.errors),

@@ -41,7 +41,7 @@ async def run_calls(
         target: Who answers; what it does wrong is in the results, and the next call goes on.
         scripts: The calls, in order; may be endless where ``duration_s`` is given.
         concurrent: How many callers there are at once.
-        duration_s: After that many seconds callers hang up; a reply that was asked for is waited for. None for no limit.
+        duration_s: After that many seconds callers hang up, once a running reply is complete. None for no limit.
         ramp_s: The first callers dial spread over that many seconds, not all at once.
         speed: Persons do everything so many times as fast. Latencies and gaps are a person's at 1 only.
         run_id: What call ids begin with; a fresh one by default, so that no server takes a call for an earlier one.

@@ -69,6 +69,8 @@ class LlamaBackend:
         self._batch = NativeBatch(batch_tokens)
         self._logits = Logits(self._context, model.n_vocab)
         self._lengths = [0] * config.sequences
+        # With swa_full too: a saved state holds the window only.
+        self._window = model.sliding_window
         self._rows: dict[int, int] = {}
         self._counters = BackendCounters()
         file_id = f"{model.path.name}:{model.path.stat().st_size}"
@@ -84,7 +86,7 @@ class LlamaBackend:
             eos_token=model.eos_token,
             add_bos=model.add_bos,
             split_kv=self._split,
-            sliding_window=0 if config.swa_full else model.sliding_window,
+            sliding_window=0 if config.swa_full else self._window,
         )
 
     def __repr__(self) -> str:
@@ -188,9 +190,10 @@ class LlamaBackend:
         if length == self._lengths[sequence_id]:
             return True
         kept = length > 0 and bool(api.llama_memory_seq_rm(self._memory, sequence_id, length, -1))
-        if kept and self._info.sliding_window:
+        if kept and self._window:
+            # The next token, at position ``length``, attends to itself and to the ``window - 1`` before it.
             oldest = int(api.llama_memory_seq_pos_min(self._memory, sequence_id))
-            kept = 0 <= oldest <= max(0, length - self._info.sliding_window)
+            kept = 0 <= oldest <= max(0, length - self._window + 1)
         if not kept:
             self.seq_drop(sequence_id)
             return length == 0
@@ -295,6 +298,10 @@ def _create_context(model: LlamaModel, config: EngineConfig, batch_tokens: int, 
             f"no context for {config.sequences} calls of {config.context_per_call} tokens: {last_errors()}; "
             "try fewer sequences or a smaller context_per_call"
         )
+    if not api.llama_get_memory(context) or api.llama_model_has_encoder(model.pointer):
+        # llama.cpp would encode instead of decode, and abort.
+        api.llama_free(context)
+        raise BackendError(f"{model.path.name} cannot generate text: it is an encoder, or was loaded without weights")
     return context
 
 

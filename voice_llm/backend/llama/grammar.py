@@ -29,7 +29,7 @@ _CHARACTER: Final = r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[trn\
 _TOKEN: Final = re.compile(
     rf"""(?P<space>[ \t]+|\#[^\r\n]*)|(?P<newline>\r\n?|\n)|(?P<define>::=)|(?P<name>[a-zA-Z0-9-]+)
     |(?P<literal>"(?:[^"\\]|{_CHARACTER})*")|(?P<set>\[\^?(?:[^\]\\]|{_CHARACTER})*\])|(?P<any>\.)
-    |(?P<repeat>[*+?]|\{{[ \t]*(?P<least>\d+)[ \t]*(?P<comma>,[ \t]*(?P<most>\d+)?[ \t]*)?\}})
+    |(?P<repeat>[*+?]|\{{[ \t]*[0-9]+[ \t]*(?:,[ \t]*(?:[0-9]+)?[ \t]*)?\}})
     |(?P<open>\()|(?P<close>\))|(?P<or>\|)|(?P<token>[<!])""",
     re.VERBOSE,
 )
@@ -46,7 +46,7 @@ class _Item:
 
 class _Token(NamedTuple):
     kind: str
-    match: re.Match[str]
+    text: str
 
 
 def check_grammar(text: str, *, param: str = "grammar") -> None:
@@ -62,9 +62,11 @@ def check_grammar(text: str, *, param: str = "grammar") -> None:
     try:
         if not text.strip():
             raise GrammarError("the grammar is empty")
-        if "\0" in text or len(text.encode("utf-8", "replace")) > _MAX_BYTES:
+        if "\0" in text or len(text.encode()) > _MAX_BYTES:
             raise GrammarError(f"a grammar has at most {_MAX_BYTES} bytes and no NUL")
         _check_rules(_Parser(text).rules())
+    except UnicodeEncodeError:
+        raise GrammarError("the grammar holds half a surrogate pair", param=param) from None
     except GrammarError as e:
         raise GrammarError(str(e), param=param) from None
 
@@ -90,7 +92,7 @@ class _Parser:
     """Recursive descent, as llama.cpp does it; a line break ends a rule unless a group is open."""
 
     def __init__(self, text: str) -> None:
-        self._tokens = [*_tokens(text), _Token("end", re.compile("").match(text) or _never())]
+        self._tokens = [*_tokens(text), _Token("end", "")]
         self._next = 0
         self._elements = 0
 
@@ -98,7 +100,7 @@ class _Parser:
         rules: dict[str, list[list[_Item]]] = {}
         self._skip("newline")
         while self._peek() != "end":
-            name = self._take("name").group()
+            name = self._take("name")
             self._take("define")
             self._skip("newline")
             rules[name] = self._alternatives(0)
@@ -131,21 +133,17 @@ class _Parser:
                 items.append(_Item(self._alternatives(depth + 1), 1))
                 self._take("close")
             elif kind in ("name", "literal", "set", "any"):
-                text = self._take(kind).group()
+                text = self._take(kind)
                 empty = text in ('""', "[]", "[^]")
                 items.append(_Item(text if kind == "name" else empty, 1 if kind in ("name", "any") else len(text)))
             else:
                 return items
             self._elements += items[-1].elements
             if self._elements > _MAX_ELEMENTS:
-                raise GrammarError(f"a grammar has at most {_MAX_ELEMENTS} elements once its repetitions are written out")
+                raise GrammarError(f"a grammar has at most {_MAX_ELEMENTS} elements, repetitions written out")
 
     def _repeat(self, item: _Item) -> None:
-        match = self._take("repeat")
-        least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(match.group(), (-1, None))
-        if least < 0:
-            least = _count(match["least"])
-            most = least if match["comma"] is None else _count(match["most"]) if match["most"] else None
+        least, most = _bounds(self._take("repeat"))
         if most is not None and most < least:
             raise GrammarError(f"the grammar asks for a repetition of {least} to {most}")
         item.elements *= max(1, least) + (1 if most is None else most - least) * 3
@@ -158,14 +156,15 @@ class _Parser:
         while self._peek() == kind:
             self._next += 1
 
-    def _take(self, kind: str) -> re.Match[str]:
+    def _take(self, kind: str) -> str:
         token = self._tokens[self._next]
         if token.kind != kind:
             raise GrammarError(f"the grammar has {_WORDS[token.kind]} where {_WORDS[kind]} must be")
         self._next += 1
-        return token.match
+        return token.text
 
 
+_QUANTIFIERS: Final[dict[str, tuple[int, int | None]]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _WORDS: Final = {
     "any": "'.'",
     "close": "')'",
@@ -193,8 +192,16 @@ def _tokens(text: str) -> Iterator[_Token]:
             # After a text that ends inside a token, llama.cpp allows what it then cannot accept, and ends the process.
             raise GrammarError("a grammar may not name tokens (<...>, !<...>); write their text as a literal")
         if kind != "space":
-            yield _Token(kind, match)
+            yield _Token(kind, match.group())
         position = match.end()
+
+
+def _bounds(repetition: str) -> tuple[int, int | None]:
+    if repetition in _QUANTIFIERS:
+        return _QUANTIFIERS[repetition]
+    first, comma, second = (part.strip() for part in repetition.strip("{}").partition(","))
+    least = _count(first)
+    return least, _count(second) if second else None if comma else least
 
 
 def _count(digits: str) -> int:

@@ -15,11 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import llama_cpp.llama_cpp as _binding
-from llama_cpp.llama_grammar import SchemaConverter, json_schema_to_gbnf
+import llama_cpp.llama_grammar as _grammar
 
 from ...errors import BackendError
 
-__all__ = ["SchemaConverter", "api", "capture_log", "json_schema_to_gbnf", "last_errors", "types"]
+__all__ = ["SchemaConverter", "api", "capture_log", "last_errors", "types"]
 
 logger = logging.getLogger("voice_llm.llama_cpp")
 
@@ -116,6 +116,7 @@ def _bind() -> SimpleNamespace:
 
 
 api: Any = _bind()
+SchemaConverter: Any = _grammar.SchemaConverter
 types: Any = SimpleNamespace(**{name: getattr(_binding, name) for name in _TYPES})
 
 # llama.cpp warns of things that are normal here (a context shorter than the trained one), and each of its errors also

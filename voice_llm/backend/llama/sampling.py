@@ -16,6 +16,7 @@ import numpy as np
 
 from ...config.sampling import SamplingParams
 from ...errors import BackendError, GrammarError
+from .grammar import check_grammar
 from .library import api, last_errors, types
 from .model import LlamaModel
 from .schema import schema_to_gbnf
@@ -23,8 +24,6 @@ from .schema import schema_to_gbnf
 __all__ = ["LlamaSampler", "Logits"]
 
 _CANDIDATE: Final = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-_MAX_GRAMMAR_BYTES: Final = 65_536
-_MAX_GRAMMAR_DEPTH: Final = 64
 
 
 class Logits:
@@ -146,31 +145,17 @@ def _new_chain(params: SamplingParams) -> Any:
 
 def _new_grammar(model: LlamaModel, params: SamplingParams) -> Any:
     if params.json_schema is not None:
-        text = schema_to_gbnf(params.json_schema)
+        text, param = schema_to_gbnf(params.json_schema), "json_schema"
     elif params.grammar is not None:
-        text = params.grammar
+        text, param = params.grammar, "grammar"
     else:
         return None
-    _check_grammar(text)
+    check_grammar(text, param=param)
     last_errors()
     grammar = api.llama_sampler_init_grammar(model.vocab, text.encode(), b"root")
     if not grammar:
-        raise GrammarError(f"llama.cpp refuses the grammar: {last_errors()}", param="grammar")
+        raise GrammarError(f"llama.cpp refuses the grammar: {last_errors()}", param=param)
     return grammar
-
-
-def _check_grammar(text: str) -> None:
-    """Refuse what would exhaust llama.cpp's recursive parser or end up as an empty grammar."""
-    if not text.strip():
-        raise GrammarError("the grammar is empty", param="grammar")
-    if "\0" in text or len(text.encode()) > _MAX_GRAMMAR_BYTES:
-        raise GrammarError(f"a grammar has at most {_MAX_GRAMMAR_BYTES} bytes and no NUL", param="grammar")
-    depth = deepest = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-    if deepest > _MAX_GRAMMAR_DEPTH:
-        raise GrammarError(f"a grammar nests at most {_MAX_GRAMMAR_DEPTH} groups", param="grammar")
 
 
 def _candidates(ids: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import platformdirs
 
 from ...config.engine import EngineConfig
-from ...errors import BackendError
+from ...errors import BackendError, ConfigError
 from ..base import BatchEntry
 from .context import LlamaBackend
 from .library import api
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _TUNED: Final = ("flash_attention", "kv_layout", "threads", "threads_batch", "micro_batch_tokens")
 _TRIAL_CALLS: Final = 4
 _TRIAL_CONTEXT_TOKENS: Final = 256
+_TRIAL_STEPS: Final = 8
 _PROMPT_TOKENS: Final = 64
 # A turn's share of a machine, roughly: its reply's steps, ridden together with other calls, and its prompt's chunks.
 _STEPS_A_TURN: Final = 30
@@ -52,11 +53,22 @@ def settle(model: LlamaModel, config: EngineConfig, *, file: Path | None = None)
     key = _key(model, config)
     known = _read(file)
     choice = known.get(key)
-    if choice is None:
+    if not isinstance(choice, dict) or not _is_usable(choice, config):
         logger.info("measuring how %s runs best on this machine (once, a few seconds)", model.path.name)
         choice = _measure(model, config)
         _write(file, {**known, key: choice})
     return config.replace(**{name: choice[name] for name in _TUNED if getattr(config, name) == "auto"})
+
+
+def _is_usable(choice: dict[str, Any], config: EngineConfig) -> bool:
+    """Whether an answer from the file is one; anybody may have written there."""
+    if any(choice.get(name) in ("auto", None) for name in _TUNED):
+        return False
+    try:
+        config.replace(**{name: choice[name] for name in _TUNED})
+    except ConfigError:
+        return False
+    return True
 
 
 def _measure(model: LlamaModel, config: EngineConfig) -> dict[str, Any]:
@@ -102,8 +114,9 @@ def _trial_ms(model: LlamaModel, config: EngineConfig) -> float:
         logger.info("%r does not run here: %s", config, e)
         return float("inf")
     try:
-        tokens = (model.tokenize("The quick brown fox jumps over the lazy dog. ") * 64)[:_TRIAL_CONTEXT_TOKENS]
-        chunk = _PROMPT_TOKENS
+        room = min(_TRIAL_CONTEXT_TOKENS, backend.info.context_per_call - _TRIAL_STEPS)
+        tokens = (model.tokenize("The quick brown fox jumps over the lazy dog. ") * 64)[:room]
+        chunk = min(_PROMPT_TOKENS, backend.info.max_batch_tokens, room // 2)
         chunk_times = [
             _timed(backend, [BatchEntry(0, start, tokens[start : start + chunk], False)])
             for start in range(0, len(tokens) - chunk + 1, chunk)
@@ -113,7 +126,7 @@ def _trial_ms(model: LlamaModel, config: EngineConfig) -> float:
             backend.seq_restore(sequence_id, state)
         step_times = [
             _timed(backend, [BatchEntry(i, state.length + n, tokens[:1], True) for i in range(config.sequences)])
-            for n in range(8)
+            for n in range(_TRIAL_STEPS)
         ]
     finally:
         backend.close()
@@ -128,7 +141,8 @@ def _timed(backend: LlamaBackend, entries: list[BatchEntry]) -> float:
 
 def _key(model: LlamaModel, config: EngineConfig) -> str:
     """Name model, machine and build, and what was asked for."""
-    asked = [getattr(config, name) for name in _TUNED] + [config.kv_type, config.gpu_layers, min(config.sequences, 4)]
+    asked = [getattr(config, name) for name in _TUNED] + [config.kv_type, config.gpu_layers, config.batch_tokens]
+    asked += [min(config.sequences, _TRIAL_CALLS)]
     machine = [platform.node(), platform.machine(), os.cpu_count(), api.llama_print_system_info().decode()]
     identity = [model.path.name, model.path.stat().st_size, *machine, *asked]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]

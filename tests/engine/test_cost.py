@@ -1,0 +1,118 @@
+"""CostModel: learns what steps cost."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voice_llm.engine import CostModel, DecodeShape
+from voice_llm.engine.cost import LinearFit
+
+pytestmark = pytest.mark.unit
+
+COSTS = st.floats(0.05, 50.0)
+WEIGHTS = st.just(0.0) | st.floats(0.001, 20.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(COSTS, COSTS, st.floats(0.05, 50.0), st.integers(0, 2**32))
+def test_fit_learns_a_true_linear_cost_from_noisy_samples(a: float, b: float, scale: float, seed: int) -> None:
+    rng = random.Random(seed)
+    true = [a * scale, b * scale]
+    fit = LinearFit([4.0, 4.0])
+    for _ in range(400):
+        x = [1.0, float(rng.randint(1, 16))]
+        fit.observe(x, sum(w * v for w, v in zip(true, x, strict=True)) * rng.uniform(0.95, 1.05))
+    for rows in (1.0, 8.0, 16.0):
+        real = true[0] + true[1] * rows
+        assert fit.predict([1.0, rows]) == pytest.approx(real, rel=0.05)
+    assert fit.error < 0.06
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.1, 10, 100])
+def test_a_first_guess_that_is_far_off_is_put_right_within_a_few_steps(factor: float) -> None:
+    fit = LinearFit([4.0, 4.0])
+    for rows in (1.0, 2.0, 4.0, 8.0):
+        fit.observe([1.0, rows], factor * (4 + 4 * rows))
+    assert fit.predict([1.0, 16.0]) == pytest.approx(factor * 68, rel=0.02)
+
+
+def test_fit_follows_a_machine_that_becomes_slower() -> None:
+    fit = LinearFit([4.0, 4.0])
+    for cost in (1.0, 3.0):
+        for i in range(600):
+            fit.observe([1.0, float(1 + i % 8)], cost * (1 + i % 8))
+    assert fit.predict([1.0, 4.0]) == pytest.approx(12.0, rel=0.05)
+
+
+def test_one_step_that_took_a_hundred_times_too_long_hardly_moves_the_fit() -> None:
+    fit = LinearFit([4.0, 4.0])
+    for i in range(100):
+        fit.observe([1.0, float(1 + i % 8)], 4.0 + 4.0 * (1 + i % 8))
+    fit.observe([1.0, 4.0], 2000.0)
+    assert fit.predict([1.0, 4.0]) == pytest.approx(20.0, rel=0.1)
+
+
+def test_thousands_of_equal_observations_do_not_make_the_fit_unstable() -> None:
+    fit = LinearFit([4.0, 4.0, 1.0])
+    for _ in range(5000):
+        fit.observe([1.0, 1.0, 0.3], 10.0)
+    fit.observe([1.0, 8.0, 2.4], 30.0)
+    assert fit.predict([1.0, 1.0, 0.3]) == pytest.approx(10.0, rel=0.5)
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.floats(0, 1e4)), max_size=60))
+def test_prediction_is_never_negative_whatever_was_observed(samples: list[tuple[int, float]]) -> None:
+    fit = LinearFit([4.0, 4.0])
+    for rows, ms in samples:
+        fit.observe([1.0, float(rows)], ms)
+        assert fit.predict([1.0, float(rows)]) >= 0
+        assert min(fit.weights) >= 0
+
+
+@pytest.mark.parametrize(
+    ("contexts", "split_kv", "shape"),
+    [
+        ([(0, 10), (1, 30), (2, 20)], True, DecodeShape(1, 3, 90)),
+        ([(0, 10), (2, 30)], True, DecodeShape(2, 2, 40)),
+        ([(3, 5), (4, 50), (9, 7)], True, DecodeShape(2, 3, 107)),
+        ([(0, 10), (2, 30)], False, DecodeShape(1, 2, 80)),
+        ([(5, 12)], True, DecodeShape(1, 1, 12)),
+    ],
+)
+def test_shape_counts_runs_of_adjacent_sequences_at_their_longest_context(
+    contexts: list[tuple[int, int]], split_kv: bool, shape: DecodeShape
+) -> None:
+    assert DecodeShape.of(contexts, split_kv=split_kv) == shape
+
+
+@given(st.lists(WEIGHTS, min_size=3, max_size=3), st.floats(0, 300), st.integers(0, 8000))
+def test_prefill_tokens_are_as_many_as_fit_and_not_one_more(
+    weights: list[float], budget_ms: float, context: int
+) -> None:
+    cost = CostModel()
+    cost.prefill.weights = [weights[0], weights[1] + 0.01, weights[2]]
+    tokens = cost.prefill_tokens(budget_ms, context)
+    if tokens:
+        assert cost.prefill_ms(tokens, context) <= budget_ms * (1 + 1e-6) + 1e-6
+    assert cost.prefill_ms(tokens + 1, context) > budget_ms * (1 - 1e-6) - 1e-6
+
+
+def test_longer_contexts_leave_room_for_fewer_tokens() -> None:
+    cost = CostModel()
+    assert cost.prefill_tokens(100, 0) > cost.prefill_tokens(100, 4000) > 0
+    assert cost.prefill_tokens(1, 0) == 0
+
+
+def test_model_learns_decode_and_prefill_apart() -> None:
+    cost = CostModel()
+    for _ in range(50):
+        for rows in (1, 2, 4, 8):
+            cost.observe_decode(DecodeShape(1, rows, rows * 500), 10 + rows)
+            cost.observe_prefill(16 * rows, 0, 3 + 16 * rows * 0.5)
+    assert cost.decode_ms(DecodeShape(1, 6, 3000)) == pytest.approx(16, rel=0.03)
+    assert cost.prefill_ms(48, 0) == pytest.approx(27, rel=0.03)
+    assert repr(cost).startswith("<CostModel [decode ms: ")
