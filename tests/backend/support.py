@@ -11,15 +11,16 @@ from voice_llm.config.sampling import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
 PROMPT = "The capital of France is"
-CONTEXT_TOKENS = 1024
+CONTEXT_TOKENS = 256
 
 
 def engine_config(kv_layout: KVLayout = "split", *, sequences: int = 4, batch_tokens: int = 512) -> EngineConfig:
     return EngineConfig(
         sequences=sequences,
         context_per_call=CONTEXT_TOKENS,
-        threads=2,
-        threads_batch=2,
+        # One thread, so that a busy machine slows the tests down by its load and not by much more.
+        threads=1,
+        threads_batch=1,
         batch_tokens=batch_tokens,
         micro_batch_tokens=batch_tokens,
         gpu_layers=0,

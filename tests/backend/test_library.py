@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 
@@ -21,15 +20,15 @@ def keeps_gil(name: str) -> bool:
 
 
 def test_a_missing_symbol_is_named_together_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(library._binding, "llama_memory_seq_rm")
-    monkeypatch.delattr(library._binding, "llama_batch")
+    monkeypatch.delattr("llama_cpp.llama_cpp.llama_memory_seq_rm")
+    monkeypatch.delattr("llama_cpp.llama_cpp.llama_batch")
     with pytest.raises(BackendError, match=r"llama_memory_seq_rm, llama_batch.*pip install llama-cpp-python==0\.3\.36"):
         library._bind()
 
 
 def test_a_library_without_a_declared_symbol_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_HOLDS_GIL", (*library._HOLDS_GIL, "llama_of_tomorrow"))
-    monkeypatch.setattr(library._binding, "llama_of_tomorrow", library._binding.llama_n_ctx, raising=False)
+    monkeypatch.setattr("llama_cpp.llama_cpp.llama_of_tomorrow", library.api.llama_n_ctx, raising=False)
     with pytest.raises(BackendError, match="llama_of_tomorrow"):
         library._bind()
 
@@ -90,7 +89,3 @@ def test_the_log_goes_to_python_logging_and_quietly(caplog: pytest.LogCaptureFix
         library._on_log(5, b".", None)
     library.last_errors()
     assert [r.levelname for r in caplog.records] == ["DEBUG", "DEBUG", "INFO", "WARNING"]
-
-
-def test_the_log_callback_is_one_that_ctypes_keeps_alive() -> None:
-    assert isinstance(library._log_callback, ctypes._CFuncPtr)

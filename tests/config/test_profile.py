@@ -32,7 +32,7 @@ def refusal(path: Path) -> ConfigError:
 def test_minimal_profile_gets_every_default(tmp_path: Path) -> None:
     profile = Profile.load(write(tmp_path))
     assert (profile.engine.sequences, profile.sampling.max_tokens) == (8, 256)
-    assert (profile.speaking_rate_chars_per_s, profile.first_chunk_target_ms, profile.pacing) == (15, 800, "voice")
+    assert profile.speaking_rate_chars_per_s == 15
     assert (profile.language, profile.chat_template) == ("en", None)
 
 
@@ -72,12 +72,9 @@ def test_home_and_absolute_model_paths_are_kept(tmp_path: Path, monkeypatch: pyt
         ({"engine": {"sequences": 0}}, "engine.sequences", "allowed is a whole number from 1 to 256"),
         ({"engine": []}, "engine", "must be an object"),
         ({"sampling": {"temperature": 11}}, "sampling.temperature", "between 0 and 10"),
-        ({"pacing": "fast"}, "pacing", "is 'fast'; it should be 'voice' or 'off'"),
-        ({"first_chunk_target_ms": "800"}, "first_chunk_target_ms", "is '800'; it should be a valid number"),
+        ({"speaking_rate_chars_per_s": "800"}, "speaking_rate_chars_per_s", "is '800'; it should be a valid number"),
         ({"speaking_rate_chars_per_s": 0}, "speaking_rate_chars_per_s", "it should be greater than 0"),
         ({"language": "English"}, "language", "is 'English'; it should match"),
-        ({"rag_prompt": "{{user_prompt}}"}, "rag_prompt", "must contain {{rag_context}}"),
-        ({"rag_prompt": "{{rag_context}}"}, "rag_prompt", "must contain {{user_prompt}}"),
         ({"name": "../x"}, "name", "is '../x'; it should match"),
     ],
 )
@@ -93,7 +90,7 @@ def test_mistake_is_told_with_file_dotted_path_and_remedy(
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    lines = str(refusal(write(tmp_path, pacing="fast", engine={"sequences": 0}))).splitlines()
+    lines = str(refusal(write(tmp_path, language=5, engine={"sequences": 0}))).splitlines()
     assert len(lines) == 2
 
 
@@ -187,7 +184,7 @@ def test_schema_in_the_repository_is_the_one_of_the_code() -> None:
 def test_profile_is_frozen_and_dumps_what_loads_again(tmp_path: Path) -> None:
     profile = Profile.load("smollm2_135m_demo")
     with pytest.raises(ValidationError):
-        profile.pacing = "off"
+        profile.language = "tr"
     path = tmp_path / "copy.json"
     path.write_text(profile.model_dump_json(), encoding="utf-8")
     copy = Profile.load(path)

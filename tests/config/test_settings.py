@@ -61,7 +61,7 @@ def test_dotenv_is_read_and_the_environment_goes_before_it(monkeypatch: pytest.M
 def test_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, THREADS="", MODEL_PATH="", LOG_LEVEL="")
     settings = Settings()
-    assert (settings.threads, settings.model_path, settings.log_level) == (None, None, "info")
+    assert (settings.threads, settings.model_path, settings.log_level) == (None, None, "warning")
 
 
 @pytest.mark.parametrize(

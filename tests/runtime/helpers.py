@@ -21,37 +21,40 @@ _PATIENCE_S: Final = 20.0
 
 
 class GatedBackend(FakeBackend):
-    """Decodes only while its gate is open, and raises ``fatal`` where that is set."""
+    """Stops before a decode where told, and raises ``fatal`` there if that is set."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._gate = threading.Event()
-        self._entered = threading.Event()
-        self._gate.set()
+        self._is_held = threading.Event()
+        self._hold_at: int | None = None
         self.fatal: BaseException | None = None
 
     def decode(self, entries: Sequence[BatchEntry]) -> int:
-        self._entered.set()
-        if not self._gate.wait(_PATIENCE_S):
-            raise BackendError("the test never opened the gate")
+        if self._hold_at is not None and self.counters.sampled_tokens >= self._hold_at:
+            self._is_held.set()
+            if not self._gate.wait(_PATIENCE_S):
+                raise BackendError("the test never opened the gate")
         if self.fatal is not None:
             raise self.fatal
         return super().decode(entries)
 
-    def hold(self) -> None:
-        """Let the next decode wait."""
-        self._entered.clear()
+    def hold(self, *, after_tokens: int = 0) -> None:
+        """Let the first decode wait that comes after so many more sampled tokens; the engine must be idle now."""
         self._gate.clear()
+        self._is_held.clear()
+        self._hold_at = self.counters.sampled_tokens + after_tokens
 
     def release(self) -> None:
+        self._hold_at = None
         self._gate.set()
 
     def wait_until_held(self) -> None:
-        """Wait until a decode waits at the gate."""
-        assert self._entered.wait(_PATIENCE_S)
+        """Wait until a decode waits at the gate; all events of the steps before have been delivered then."""
+        assert self._is_held.wait(_PATIENCE_S)
 
     async def held(self) -> None:
-        """Wait until a decode waits at the gate."""
+        """As ``wait_until_held``, without blocking the loop."""
         await asyncio.to_thread(self.wait_until_held)
 
 
@@ -79,6 +82,8 @@ async def running(
         await asyncio.sleep(0)
         assert backend.closed
         assert backend.open_samplers == 0
+        assert engine._worker._thread not in threading.enumerate()
+        assert not engine._prompts._threads & set(threading.enumerate())
 
 
 def user(*said: str) -> list[dict[str, str]]:
@@ -107,6 +112,12 @@ def finished_of(events: Sequence[GenerateEvent]) -> Finished:
     assert isinstance(last, Finished)
     assert sum(isinstance(e, Finished) for e in events) == 1
     return last
+
+
+async def prompts_made(engine: Engine) -> None:
+    """Wait until the prompt thread has passed on all that was asked so far."""
+    await asyncio.sleep(0)
+    await asyncio.get_running_loop().run_in_executor(engine._prompts, lambda: None)
 
 
 async def idle(engine: Engine) -> None:

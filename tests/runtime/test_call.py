@@ -23,7 +23,7 @@ from voice_llm.events import Finished, FinishReason, SentenceChunk, TextDelta
 from voice_llm.runtime import Call, Engine
 from voice_llm.testing import FakeBackend
 
-from .helpers import GatedBackend, chunks_of, finished_of, idle, read, read_text, running, text_of, user
+from .helpers import GatedBackend, chunks_of, finished_of, idle, prompts_made, read, read_text, running, text_of, user
 
 pytestmark = pytest.mark.unit
 
@@ -46,10 +46,10 @@ async def assert_free(engine: Engine, call: Call) -> None:
 
 class TestGenerate:
     async def test_yields_deltas_and_chunks_and_one_last_event(self) -> None:
-        async with running(FakeBackend(reply=lambda _: "Tabii, bakıyorum. Siparişiniz yarın gelir!")) as engine:
-            async with engine.open_call() as call:
-                stream = call.generate(user("Nerede?"))
-                events = await read(stream)
+        backend = FakeBackend(reply=lambda _: "Tabii, bakıyorum. Siparişiniz yarın gelir!")
+        async with running(backend) as engine, engine.open_call() as call:
+            stream = call.generate(user("Nerede?"))
+            events = await read(stream)
         assert {type(e) for e in events} == {TextDelta, SentenceChunk, Finished}
         assert text_of(events) == "".join(c.text for c in chunks_of(events))
         assert text_of(events) == "Tabii, bakıyorum. Siparişiniz yarın gelir!"
@@ -84,15 +84,35 @@ class TestGenerate:
             # The reply's own tokens are spliced back in, so only its end-of-turn token is computed again.
             assert usage.cached_tokens == used.prompt_tokens + used.completion_tokens - 1
 
+    @pytest.mark.parametrize("reply", ["Tamam, **yarın** gelir.", "<think>Kısa konuş.</think>Yarın gelir."])
+    async def test_reply_is_reused_as_it_was_sampled_even_where_its_text_was_filtered(self, reply: str) -> None:
+        async with running(FakeBackend(reply=lambda _: reply)) as engine, engine.open_call() as call:
+            first = await read(call.generate(user("x")))
+            assert text_of(first) != reply
+            used = finished_of(first).usage
+            usage = finished_of(await read(call.generate(user("x", text_of(first), "y")))).usage
+            assert usage.cached_tokens == used.prompt_tokens + used.completion_tokens - 1
+
+    async def test_history_makes_the_same_prompt_in_the_call_that_said_it_and_in_a_fresh_one(self) -> None:
+        async with running() as engine, engine.open_call() as call, engine.open_call() as fresh:
+            heard = await read_text(call.generate(user("x")))
+            sizes = [
+                finished_of(await read(c.generate(user("x", heard, "y")))).usage.prompt_tokens for c in (call, fresh)
+            ]
+            assert sizes[0] == sizes[1]
+
     async def test_part_of_a_reply_that_was_heard_is_reused_after_an_interruption(self) -> None:
         backend = long_winded()
         async with running(backend) as engine, engine.open_call() as call:
+            backend.hold(after_tokens=40)
             stream = call.generate(user("anlat"))
-            got = [await anext(stream) for _ in range(40)]
+            await backend.held()
             stream.cancel(FinishReason.INTERRUPTED)
-            finished = finished_of(await read(stream))
+            backend.release()
+            events = await read(stream)
+            finished = finished_of(events)
             assert finished.reason is FinishReason.INTERRUPTED
-            heard = text_of(got)[:12]
+            heard = text_of(events)[:12]
             usage = finished_of(await read(call.generate(user("anlat", heard, "dur")))).usage
             assert usage.cached_tokens == finished.usage.prompt_tokens + len(heard.rstrip())
 
@@ -117,7 +137,7 @@ class TestGenerate:
         ids=["empty", "assistant-last", "role", "grammar", "too-long"],
     )
     async def test_request_that_cannot_be_used_raises_while_iterating_and_harms_nothing(
-        self, messages: list[dict[str, str]], options: dict[str, str], error: type[Exception]
+        self, messages: list[dict[str, str]], options: dict[str, Any], error: type[Exception]
     ) -> None:
         async with running(long_winded()) as engine, engine.open_call() as call:
             with pytest.raises(error):
@@ -145,6 +165,7 @@ class TestGenerate:
             first = call.generate(user("bir"))
             await backend.held()
             second = call.generate(user("iki"))
+            await prompts_made(engine)
             backend.release()
             with pytest.raises(CallBusyError):
                 await read(second)
@@ -153,76 +174,94 @@ class TestGenerate:
     async def test_failed_step_raises_its_error_and_the_call_goes_on(self) -> None:
         backend = long_winded()
         async with running(backend) as engine, engine.open_call() as call:
+            backend.hold(after_tokens=5)
             stream = call.generate(user("x"))
-            await anext(stream)
+            await backend.held()
             backend.fail_next(BackendError("compute failed"))
+            backend.release()
             with pytest.raises(BackendError, match="compute failed"):
                 await read(stream)
             await assert_free(engine, call)
 
 
 class TestStopListening:
+    """Each of these talks to a backend that waits in the middle of a long reply."""
+
+    async def assert_ends_at_the_next_step(self, engine: Engine, call: Call, backend: GatedBackend) -> None:
+        sampled = backend.counters.sampled_tokens
+        backend.release()
+        await assert_free(engine, call)
+        # The step under way gave one token more; the rest is the new turn's.
+        assert backend.counters.sampled_tokens - sampled <= 1 + len("Peki.") + 1
+
     async def test_leaving_the_loop_early_ends_the_turn(self) -> None:
-        async with running(long_winded()) as engine, engine.open_call() as call:
-            async for event in call.generate(user("x")):
-                if isinstance(event, TextDelta):
-                    break
-            await assert_free(engine, call)
+        backend = long_winded()
+        async with running(backend) as engine, engine.open_call() as call:
+            backend.hold(after_tokens=5)
+            async for _ in call.generate(user("x")):
+                await backend.held()
+                break
+            await self.assert_ends_at_the_next_step(engine, call, backend)
 
     async def test_error_in_the_loop_ends_the_turn(self) -> None:
-        async with running(long_winded()) as engine, engine.open_call() as call:
+        async def fail(call: Call) -> None:
+            async for _ in call.generate(user("x")):
+                await backend.held()
+                raise ZeroDivisionError
+
+        backend = long_winded()
+        async with running(backend) as engine, engine.open_call() as call:
+            backend.hold(after_tokens=5)
             with pytest.raises(ZeroDivisionError):
-                async for _ in call.generate(user("x")):
-                    raise ZeroDivisionError
-            await assert_free(engine, call)
+                await fail(call)
+            await self.assert_ends_at_the_next_step(engine, call, backend)
 
     async def test_stream_that_nobody_reads_ends_with_its_last_reference(self) -> None:
-        async with running(long_winded()) as engine, engine.open_call() as call:
+        backend = long_winded()
+        async with running(backend) as engine, engine.open_call() as call:
+            backend.hold(after_tokens=5)
             stream = call.generate(user("x"))
+            await backend.held()
             del stream
             gc.collect()
-            await assert_free(engine, call)
+            await self.assert_ends_at_the_next_step(engine, call, backend)
 
     async def test_cancelling_the_task_that_reads_ends_the_turn(self) -> None:
         backend = long_winded()
         async with running(backend) as engine, engine.open_call() as call:
-            backend.hold()
+            backend.hold(after_tokens=5)
             reading = asyncio.create_task(read(call.generate(user("x"))))
             await backend.held()
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reading
-            backend.release()
-            await assert_free(engine, call)
+            await self.assert_ends_at_the_next_step(engine, call, backend)
 
     @pytest.mark.parametrize("reason", [FinishReason.CANCELLED, FinishReason.INTERRUPTED])
     async def test_cancel_takes_effect_at_the_next_step(self, reason: FinishReason) -> None:
         backend = long_winded()
         async with running(backend) as engine, engine.open_call() as call:
+            backend.hold(after_tokens=5)
             stream = call.generate(user("x"))
-            await anext(stream)
-            backend.hold()
             await backend.held()
-            batches = backend.counters.batches
             stream.cancel(reason)
             backend.release()
-            events = await read(stream)
-            assert finished_of(events).reason is reason
-            assert backend.counters.batches == batches + 1
+            finished = finished_of(await read(stream))
+            assert (finished.reason, finished.usage.completion_tokens) == (reason, 6)
             await assert_free(engine, call)
 
     @pytest.mark.parametrize("hops", [0, 1, 2, 5])
     async def test_new_turn_right_after_a_cancel_is_never_refused(self, hops: int) -> None:
         # With no hop the cancel comes before the prompt thread has made the request, with some after it.
         async with running(long_winded(), max_calls=1) as engine, engine.open_call() as call:
-            stream = call.generate(user("x"))
+            streams = []
             for _ in range(100):
+                streams.append(call.generate(user("x")))
                 for _ in range(hops):
                     await asyncio.sleep(0)
-                stream.cancel()
-                stream = call.generate(user("y"))
-            stream.cancel()
-            assert finished_of(await read(stream)).reason is FinishReason.CANCELLED
+                streams[-1].cancel()
+            for stream in streams:
+                assert finished_of(await read(stream)).reason in (FinishReason.CANCELLED, FinishReason.LENGTH)
             await assert_free(engine, call)
 
     async def test_new_turn_right_after_leaving_the_loop_is_never_refused(self) -> None:
@@ -232,19 +271,20 @@ class TestStopListening:
                     break
             await assert_free(engine, call)
 
-    async def test_reader_that_never_reads_loses_its_turn_and_blocks_nobody(self) -> None:
-        endless = "a b " * 3000
-        backend = FakeBackend(reply=lambda p: endless if "uzun" in p else "Peki.", context_per_call=16384)
+    async def test_reader_that_never_reads_loses_its_turn_and_blocks_nobody(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("voice_llm.runtime.stream._MAX_UNREAD_EVENTS", 20)
+        backend = long_winded()
         async with running(backend) as engine, engine.open_call() as call, engine.open_call() as other:
-            stream = call.generate(user("uzun"), max_tokens=9000)
-            while call._live.request is None:
-                await asyncio.sleep(0)
-            while call._live.request is not None:
-                # Meanwhile other calls are answered.
-                assert await read_text(other.generate(user("x"))) == "Peki."
-            with pytest.raises(SlowConsumerError):
+            backend.hold(after_tokens=60)
+            stream = call.generate(user("x"))
+            backend.wait_until_held()  # on the loop, so that nothing can be read meanwhile
+            await asyncio.sleep(0)
+            await self.assert_ends_at_the_next_step(engine, other, backend)
+            with pytest.raises(SlowConsumerError, match="20 events"):
                 await read(stream)
-            assert await read_text(call.generate(user("dur"))) == "Peki."
+            await assert_free(engine, call)
 
 
 class TestClose:
@@ -252,9 +292,13 @@ class TestClose:
         backend = long_winded()
         async with running(backend) as engine:
             call = await engine.open_call()
+            backend.hold(after_tokens=5)
             stream = call.generate(user("x"))
-            await anext(stream)
-            await call.close()
+            await backend.held()
+            closing = asyncio.create_task(call.close())
+            await asyncio.sleep(0)
+            backend.release()
+            await closing
             assert finished_of(await read(stream)).reason is FinishReason.CANCELLED
             await idle(engine)
             assert engine.health().open_calls == 0
@@ -302,6 +346,7 @@ class TestPrefill:
             prefilling = asyncio.create_task(call.prefill(user("x" * 900)))
             await backend.held()
             stream = call.generate(user("kısa"))
+            await prompts_made(engine)
             backend.release()
             assert await read_text(stream) == "You said kısa. That makes 1."
             prefilled = await prefilling
@@ -314,8 +359,7 @@ class TestPrefill:
             older = asyncio.create_task(call.prefill(user("x" * 900)))
             await backend.held()
             newer = asyncio.create_task(call.prefill(user("x" * 400 + "y")))
-            await asyncio.sleep(0)
-            await asyncio.get_running_loop().run_in_executor(engine._prompts, lambda: None)
+            await prompts_made(engine)
             backend.release()
             assert [(await older).complete, (await newer).complete] == [False, True]
 
@@ -326,7 +370,7 @@ class TestPrefill:
             stream = call.generate(user("x"))
             await backend.held()
             prefilling = asyncio.create_task(call.prefill(user("y")))
-            await asyncio.sleep(0)
+            await prompts_made(engine)
             backend.release()
             with pytest.raises(CallBusyError):
                 await prefilling
@@ -338,12 +382,15 @@ class TestPrefill:
             backend.hold()
             prefilling = asyncio.create_task(call.prefill(user("x" * 900)))
             await backend.held()
+            decoded = backend.counters.decoded_tokens
             prefilling.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await prefilling
             backend.release()
             await idle(engine)
             assert not engine._sinks
+            # The step under way is the last.
+            assert backend.counters.decoded_tokens - decoded <= backend.info.max_batch_tokens < 900
             await assert_free(engine, call)
 
     async def test_failure_and_bad_messages_are_raised(self) -> None:

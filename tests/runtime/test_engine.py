@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,10 @@ from typing import Any
 import pytest
 
 from voice_llm.errors import AtCapacityError, BackendError, EngineDeadError, EngineError, WrongStateError
-from voice_llm.events import GenerateEvent
 from voice_llm.runtime import Call, Engine
 from voice_llm.testing import FakeBackend, VirtualClock
 
-from .helpers import GatedBackend, finished_of, idle, profile, read, read_text, running, text_of, user
+from .helpers import GatedBackend, finished_of, idle, profile, prompts_made, read, read_text, running, text_of, user
 
 pytestmark = pytest.mark.unit
 
@@ -109,10 +109,8 @@ class TestOpenCall:
                 await opened.wait()
                 await engine.stats()  # by now the engine has opened it, too
                 opening.cancel()
-                try:
+                with contextlib.suppress(asyncio.CancelledError):
                     await (await opening).close()
-                except asyncio.CancelledError:
-                    pass
             assert await open_calls(engine) == 0
 
     async def test_refusal_of_a_cancelled_opening_is_nobodys_unhandled_error(self) -> None:
@@ -240,9 +238,8 @@ class Waiters:
     async def start(self) -> list[asyncio.Task[Any]]:
         engine = self.engine
         talking, other, hinted = [await engine.open_call() for _ in range(3)]
+        self.backend.hold(after_tokens=5)
         stream = talking.generate(user("x"))
-        await anext(stream)
-        self.backend.hold()
         await self.backend.held()
 
         async def attempt() -> Call:
@@ -255,9 +252,7 @@ class Waiters:
             asyncio.create_task(attempt()),
             asyncio.create_task(engine.stats()),
         ]
-        # The prompt thread has passed everything on once it has taken one more piece of work.
-        await asyncio.sleep(0)
-        await asyncio.get_running_loop().run_in_executor(engine._prompts, lambda: None)
+        await prompts_made(engine)
         return tasks
 
     async def assert_all_are_told(self, tasks: list[asyncio.Task[Any]]) -> None:
@@ -288,23 +283,23 @@ class TestEnd:
             await waiters.assert_all_are_told(tasks)
             await assert_nothing_can_be_done(engine, call)
 
-    async def test_close_ends_a_reply_that_is_being_read(self) -> None:
-        backend = GatedBackend(reply=lambda _: LONG_REPLY)
+    async def test_turn_whose_prompt_is_made_too_late_is_told_and_leaves_nothing(self) -> None:
+        backend = FakeBackend()
         async with running(backend) as engine:
             call = await engine.open_call()
+            gate = threading.Event()
+            engine._prompts.submit(gate.wait, 20)
             stream = call.generate(user("x"))
-            got: list[GenerateEvent] = [await anext(stream)]
-            backend.hold()
-            await backend.held()
-            closing = asyncio.create_task(engine.close())
-            reading = asyncio.create_task(read(stream))
-            while engine.health().healthy:
-                await asyncio.sleep(0)
-            backend.release()
-            await closing
-            with pytest.raises(EngineDeadError, match="has ended"):
-                await reading
-            assert got
+            prefilling = asyncio.create_task(call.prefill(user("x")))
+            await asyncio.sleep(0)
+            engine._worker.stop(timeout_s=0)
+            gate.set()
+            with pytest.raises(EngineDeadError):
+                await read(stream)
+            with pytest.raises(EngineDeadError):
+                await prefilling
+            assert backend.open_samplers == 0
+            assert not engine._sinks
 
     async def test_close_is_idempotent_and_closes_the_backend_once(self) -> None:
         backend = FakeBackend()

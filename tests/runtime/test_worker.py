@@ -65,6 +65,7 @@ def shop() -> Iterator[Shop]:
     shop = Shop()
     shop.worker.start()
     yield shop
+    stop(shop)
 
 
 def stop(shop: Shop) -> None:
@@ -154,6 +155,16 @@ def test_one_failed_step_fails_its_requests_and_the_thread_goes_on(shop: Shop) -
     again = shop.turn(request.call)
     shop.worker.submit(again)
     assert isinstance(shop.end_of(again), Finished)
+
+
+def test_failures_with_a_good_step_between_them_never_end_the_thread(shop: Shop) -> None:
+    call = shop.open()
+    for fatal in (None, SystemError(), SystemError(), None, SystemError(), SystemError(), None):
+        shop.backend.fatal = fatal
+        request = shop.turn(call)
+        shop.worker.submit(request)
+        assert isinstance(shop.end_of(request), EngineError if fatal else Finished)
+    assert shop.worker.is_alive
 
 
 def test_step_that_fails_three_times_in_a_row_ends_the_thread(shop: Shop) -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 SYSTEM = {"role": "system", "content": "Kısa konuş."}
 SCRIPT = CallScript(turns=(CallerTurn("Merhaba"),), system_prompt="Kısa konuş.", rag_context="Poliçe NH 1.")
-PROFILE = Profile(name="fake", model=ModelSource(path="unused.gguf"), pacing="off")
+PROFILE = Profile(name="fake", model=ModelSource(path="unused.gguf"))
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..config import Settings
 from ..errors import VoiceLLMError
 from .call import call
 from .exit_codes import ExitCode, exit_code_of
@@ -39,7 +40,7 @@ def root(
     if version:
         typer.echo(f"voice-llm {importlib.metadata.version('pipecat-voice-llm')}")
         raise typer.Exit
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    level = (Settings().log_level.upper(), "INFO", "DEBUG")[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if verbose < 2:
         # What goes wrong in llama.cpp is in the exception's text already.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -64,8 +64,6 @@ class Profile(BaseModel):
     """Where the model file is."""
     system_prompt: str = ""
     """What every call begins with."""
-    rag_prompt: str = "Context:\n{{rag_context}}\n\nQuestion: {{user_prompt}}"
-    """How GenerateStream puts retrieved text into the user's turn."""
     language: str = Field(default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")
     """BCP 47 code of the language that is spoken; it decides where sentences end."""
     chat_template: str | None = None
@@ -76,17 +74,6 @@ class Profile(BaseModel):
     """How the model is loaded, where a flag or a variable does not say."""
     speaking_rate_chars_per_s: float = Field(default=15.0, gt=0, le=1000, allow_inf_nan=False)
     """Characters that the voice speaks in a second: how fast sent text is played."""
-    first_chunk_target_ms: float = Field(default=800.0, gt=0, le=60_000, allow_inf_nan=False)
-    """When a reply's first speakable chunk should be out, in milliseconds after the turn's end."""
-    pacing: Literal["voice", "off"] = "voice"
-    """"voice" writes a little ahead of the speech, "off" as fast as it goes."""
-
-    @model_validator(mode="after")
-    def _check_rag_prompt(self) -> Self:
-        for placeholder in ("{{rag_context}}", "{{user_prompt}}"):
-            if placeholder not in self.rag_prompt:
-                raise ConfigError(f"must contain {placeholder}", param="rag_prompt")
-        return self
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Self:

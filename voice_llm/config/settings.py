@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """Tokens of prompt and reply that one call can hold."""
     max_batch_size: int | None = None
     """Calls held side by side."""
-    log_level: LogLevel = "info"
+    log_level: LogLevel = "warning"
     """Least severe level that is logged."""
 
     def __init__(self, **values: Any) -> None:

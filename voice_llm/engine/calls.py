@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # A restore costs about as much as decoding this many tokens, so less is not worth one.
 _MIN_RESTORE_TOKENS: Final = 8
+# A turn decodes at least so much of its prompt: one token for fresh logits, and not a lone one (see ``scheduler``).
+_FRESH_TOKENS: Final = 2
 
 
 class CallTable:
@@ -117,12 +119,12 @@ class CallTable:
         """Bring the call's sequence to a prefix of ``prompt``; returns how many tokens need not be decoded.
 
         What the sequence already shares is kept; where a saved prefix reaches further, it is restored. With
-        ``needs_logits`` at least the last token is left to decode, since logits of an earlier batch are gone.
+        ``needs_logits`` the last tokens are left to decode, since logits of an earlier batch are gone.
         """
         sequence = call.sequence
         if sequence is None:
             raise EngineError(f"call {call.call_id!r} holds no sequence")
-        usable = len(prompt) - 1 if needs_logits else len(prompt)
+        usable = max(0, len(prompt) - _FRESH_TOKENS) if needs_logits else len(prompt)
         shared = min(common_prefix_length(sequence.tokens, prompt), usable)
         match = self._prefixes.find(call.key, prompt)
         if match is not None and min(match.length, usable) >= shared + _MIN_RESTORE_TOKENS:

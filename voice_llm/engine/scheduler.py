@@ -129,8 +129,13 @@ class Scheduler:
 
 
 def _chunk_size(remaining: int, fits: int, room: int) -> int:
-    """Return the chunk's tokens: all that is left, or whole blocks."""
+    """Return the chunk's tokens: all that is left, or whole blocks; neither the chunk nor the rest is a lone token.
+
+    llama.cpp takes another path for a single row, whose rounding differs from that of two and more: with lone tokens
+    the same prompt would give other logits depending on what else is going on.
+    """
     most = min(fits, room)
     if remaining <= most:
         return remaining
-    return max(most - most % _BLOCK_TOKENS, min(most, _BLOCK_TOKENS))
+    tokens = max(most - most % _BLOCK_TOKENS, min(most, _BLOCK_TOKENS))
+    return tokens - 1 if remaining - tokens == 1 and tokens > 2 else tokens

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from ..engine import BatcherCounters, CoreEvent, DynamicBatcher, Failed, Request
 from ..engine.calibration import calibrate
 from ..errors import EngineDeadError
 from ..events import Finished, Prefilled
-from ..prompt import PromptFormatter, resolve_template
+from ..prompt import ENGLISH, TURKISH, PromptFormatter, resolve_template
 from .call import Opening
 from .worker import EngineWorker
 
@@ -90,8 +91,7 @@ class Engine:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._batcher = DynamicBatcher(backend, config or profile.engine, clock=clock, max_calls=max_calls)
-        template = resolve_template(backend.info.chat_template, profile.chat_template, backend.control_tokens)
-        self._formatter = PromptFormatter(backend, template, bos=backend.info.bos_token if backend.info.add_bos else "")
+        self._formatter = _formatter(backend, profile)
         self._worker = EngineWorker(backend, self._batcher, deliver=self._deliver, clock=clock)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="voice-llm-prompt")
         self._sinks: dict[Request, Callable[[Any], None]] = {}
@@ -275,3 +275,18 @@ class Engine:
             if isinstance(event, (Finished, Prefilled, Failed)):
                 del self._sinks[request]
             sink(event)
+
+
+def _formatter(backend: Backend, profile: Profile) -> PromptFormatter:
+    info = backend.info
+    template = resolve_template(
+        info.chat_template,
+        profile.chat_template,
+        backend.control_tokens,
+        bos_token=info.bos_token,
+        eos_token=info.eos_token,
+        # Some templates print the date: the day of the start, since one that changed would cost every call its cache.
+        date=datetime.datetime.now(tz=datetime.UTC).date(),
+    )
+    headings = TURKISH if profile.language.partition("-")[0] == "tr" else ENGLISH
+    return PromptFormatter(backend, template, bos=info.bos_token if info.add_bos else "", headings=headings)

@@ -2,5 +2,15 @@
 
 from .backend import CONTROL_TOKENS, FakeBackend, FakeSampler, FakeState, echo_reply
 from .clock import VirtualClock
+from .virtual_time import VirtualTimeLoop, run_in_virtual_time
 
-__all__ = ["CONTROL_TOKENS", "FakeBackend", "FakeSampler", "FakeState", "VirtualClock", "echo_reply"]
+__all__ = [
+    "CONTROL_TOKENS",
+    "FakeBackend",
+    "FakeSampler",
+    "FakeState",
+    "VirtualClock",
+    "VirtualTimeLoop",
+    "echo_reply",
+    "run_in_virtual_time",
+]

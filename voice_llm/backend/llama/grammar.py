@@ -23,7 +23,7 @@ _MAX_DEPTH: Final = 64
 # llama.cpp's own bound; above it, it silently drops an upper limit.
 _MAX_REPETITIONS: Final = 2_000
 _MAX_ELEMENTS: Final = 250_000
-_MAX_STEPS: Final = 250_000
+_MAX_STEPS: Final = 1_000_000
 
 _CHARACTER: Final = r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[trn\\\"\[\]-])"
 _TOKEN: Final = re.compile(
