@@ -90,7 +90,7 @@ def test_min_p_drops_what_is_far_less_likely_than_the_likeliest(ready: LlamaBack
     "penalty", [{"presence": 1.5}, {"frequency": 0.7}, {"repetition": 1.3}], ids=lambda p: next(iter(p))
 )
 def test_a_penalty_follows_its_formula(ready: LlamaBackend, penalty: dict[str, float]) -> None:
-    params = {f"{name}_penalty": value for name, value in penalty.items()}
+    params: dict[str, Any] = {f"{name}_penalty": value for name, value in penalty.items()}
     drawn = draws(ready, 12, temperature=0, **params)
     assert drawn == penalized(ready, 12, **penalty)
     assert len(set(drawn)) > 1
@@ -107,8 +107,9 @@ def test_penalties_spare_the_prompts_own_tokens(backend: LlamaBackend) -> None:
 
 @pytest.mark.parametrize("name", ["repetition_penalty", "presence_penalty", "frequency_penalty"])
 def test_a_penalty_breaks_a_repetitive_reply(backend: LlamaBackend, name: str) -> None:
+    overrides: dict[str, Any] = {name: 2.0}
     plain = continuation(backend, REPETITIVE, 12)
-    varied = continuation(backend, REPETITIVE, 12, params=SamplingParams(temperature=0, **{name: 2.0}))
+    varied = continuation(backend, REPETITIVE, 12, params=SamplingParams(temperature=0, **overrides))
     assert len(set(plain)) < len(set(varied))
 
 

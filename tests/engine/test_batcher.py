@@ -259,15 +259,15 @@ class TestCancel:
 
 
 class TestReuse:
-    def test_whole_prompt_in_the_cache_still_decodes_one_token(self) -> None:
+    def test_whole_prompt_in_the_cache_still_decodes_its_end(self) -> None:
         driver = Driver()
         call = driver.open()
         first = driver.say(call, chat("aynı"))
         decoded = driver.backend.counters.decoded_tokens
         again = driver.say(call, chat("aynı"))
         prompt, cached, completion = usage(driver, again)
-        assert cached == prompt - 1
-        assert driver.backend.counters.decoded_tokens - decoded == completion
+        assert cached == prompt - 2
+        assert driver.backend.counters.decoded_tokens - decoded == completion + 1
         assert driver.text(again) == driver.text(first)
 
     def test_generated_tokens_are_not_computed_again(self) -> None:

@@ -129,7 +129,7 @@ def test_longest_quiet_call_is_parked_and_comes_back_with_its_cache() -> None:
     assert table.calls.parked_bytes == 1024 * len(PROMPT)
     c.last_active_s = 30.0
     assert table.calls.provide_sequence(a)
-    assert table.cached(a, [*PROMPT, 77]) == len(PROMPT)
+    assert table.cached(a, [*PROMPT, 77, 78]) == len(PROMPT)
     assert b.sequence is None
     assert a.parked is None
     table.check()
@@ -194,12 +194,12 @@ def test_only_the_shared_prefix_is_kept(needs_logits: bool) -> None:
     table.check()
 
 
-def test_turn_always_leaves_a_token_to_decode_and_a_prefill_none() -> None:
+def test_turn_always_leaves_two_tokens_to_decode_and_a_prefill_none() -> None:
     table = Table()
     call = table.open("a")
     table.prefill(call, PROMPT)
     assert table.cached(call, PROMPT, needs_logits=False) == len(PROMPT)
-    assert table.cached(call, PROMPT, needs_logits=True) == len(PROMPT) - 1
+    assert table.cached(call, PROMPT, needs_logits=True) == len(PROMPT) - 2
     table.check()
 
 
@@ -208,7 +208,7 @@ def test_prefill_of_a_part_of_what_is_held_keeps_the_rest_for_the_turn() -> None
     call = table.open("a")
     table.prefill(call, PROMPT)
     assert table.prefill(call, PROMPT[:10]) == 10
-    assert table.cached(call, PROMPT) == len(PROMPT) - 1
+    assert table.cached(call, PROMPT) == len(PROMPT) - 2
 
 
 def test_equal_opening_of_the_same_tenant_is_restored() -> None:

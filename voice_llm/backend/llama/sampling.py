@@ -61,7 +61,7 @@ class LlamaSampler:
         self._closed = True
         self._grammar: Any = _new_grammar(model, params)
         self._greedy = params.temperature == 0 and not _has_penalties(params)
-        self._chain: Any = None if self._greedy else _new_chain(params)
+        self._chain: Any = None if self._greedy else _new_chain(model, params)
         self._closed = False
 
     def sample(self, logits: Logits, row: int) -> int:
@@ -122,11 +122,13 @@ def _has_penalties(params: SamplingParams) -> bool:
     return params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
 
 
-def _new_chain(params: SamplingParams) -> Any:
+def _new_chain(model: LlamaModel, params: SamplingParams) -> Any:
     chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
     if _has_penalties(params):
         penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
-        api.llama_sampler_chain_add(chain, api.llama_sampler_init_penalties(params.max_tokens, *penalties))
+        api.llama_sampler_chain_add(
+            chain, api.llama_sampler_init_penalties(model.n_vocab, params.max_tokens, *penalties)
+        )
     if params.temperature == 0:
         api.llama_sampler_chain_add(chain, api.llama_sampler_init_greedy())
         return chain
