@@ -14,7 +14,7 @@ from .support import GREEDY, continuation, prefill, text_of
 pytestmark = pytest.mark.model
 
 PROMPT = "My favourite colour is"
-REPETITIVE = "la la la la la la la la"
+REPETITIVE = "red, red, red, red, red, red, red,"
 # No filter but the one under test.
 OPEN: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
@@ -149,7 +149,7 @@ def test_samplers_of_several_calls_do_not_share_their_state(ready: LlamaBackend)
 
 
 def test_each_row_is_sampled_for_its_own_call(backend: LlamaBackend) -> None:
-    prompts = [backend.tokenize("The capital of France is"), backend.tokenize("One two three four")]
+    prompts = [backend.tokenize("The capital of France is"), backend.tokenize("The capital of Germany is")]
     backend.decode([BatchEntry(i, 0, tokens, True) for i, tokens in enumerate(prompts)])
     texts = [text_of(backend, [backend.sample(i, backend.new_sampler(GREEDY))]) for i in (0, 1)]
-    assert texts == [" Paris", " five"]
+    assert texts == [" Paris", " Berlin"]

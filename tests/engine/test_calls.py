@@ -201,6 +201,7 @@ def test_turn_always_leaves_two_tokens_to_decode_and_a_prefill_none() -> None:
     assert table.cached(call, PROMPT, needs_logits=False) == len(PROMPT)
     assert table.cached(call, PROMPT, needs_logits=True) == len(PROMPT) - 2
     table.check()
+    assert table.cached(call, PROMPT[:1], needs_logits=True) == 0
 
 
 def test_prefill_of_a_part_of_what_is_held_keeps_the_rest_for_the_turn() -> None:

@@ -98,6 +98,8 @@ class Floor:
         assert len({c.request for c in chunks}) == len(chunks)
         assert all(0 < c.tokens <= c.request.remaining_tokens for c in chunks)
         assert sum(c.tokens for c in chunks) <= self.max_batch_tokens
+        if self.max_batch_tokens > 2:
+            assert all(c.tokens > 1 or len(c.request.prompt) == 1 for c in chunks), "a lone prompt token"
         smallest = len(chunks) == 1 and chunks[0].tokens <= SMALLEST_CHUNK
         assert smallest or self.predicted_ms(plan) <= self.max_step_ms + 1e-6
         waiting = {r.kind for r in self.requests if r.state is RequestState.PREFILLING}
@@ -129,7 +131,7 @@ class Floor:
 
 REQUESTS = st.lists(
     st.builds(
-        lambda prompt, held, reply, hint, arrival: (prompt, min(held, prompt - 1), reply, hint, arrival),
+        lambda prompt, held, reply, hint, arrival: (prompt, min(held, max(0, prompt - 2)), reply, hint, arrival),
         st.integers(1, 700),
         st.integers(0, 700),
         st.integers(1, 12),
@@ -266,15 +268,24 @@ def test_prompts_share_a_step_where_there_is_room() -> None:
     assert len(chunks) <= 3
 
 
-@pytest.mark.parametrize("max_step_ms", [100.0, 150.0, 300.0])
-def test_chunks_are_whole_blocks_but_for_the_last(max_step_ms: float) -> None:
-    floor = Floor(max_step_ms=max_step_ms)
-    floor.requests = [make(0, prompt=301, hint=True)]
+def chunk_sizes(floor: Floor, prompt: int) -> list[int]:
+    floor.requests = [make(0, prompt=prompt, hint=True)]
     sizes = []
     while floor.requests:
         sizes.append(floor.step().prefill[0].tokens)
-    assert all(size % 16 == 0 for size in sizes[:-1])
-    assert sum(sizes) == 301
+    assert sum(sizes) == prompt
+    return sizes
+
+
+@pytest.mark.parametrize("max_step_ms", [100.0, 150.0, 300.0])
+def test_chunks_are_whole_blocks_but_for_the_last(max_step_ms: float) -> None:
+    assert all(size % 16 == 0 for size in chunk_sizes(Floor(max_step_ms=max_step_ms), 300)[:-1])
+
+
+@pytest.mark.parametrize("prompt", [9, 17, 33, 65, 129])
+def test_neither_a_chunk_nor_the_rest_is_a_lone_token(prompt: int) -> None:
+    for max_step_ms in (1.0, 100.0, 200.0):
+        assert 1 not in chunk_sizes(Floor(max_step_ms=max_step_ms), prompt)
 
 
 def test_step_too_short_for_anything_still_moves_by_a_smallest_chunk() -> None:

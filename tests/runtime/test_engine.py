@@ -153,7 +153,7 @@ class TestOpenCall:
 
 class TestThroughput:
     async def test_events_of_a_step_reach_the_loop_in_one_hop(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        backend = FakeBackend(reply=lambda _: LONG_REPLY)
+        backend = GatedBackend(reply=lambda _: LONG_REPLY)
         async with running(backend) as engine:
             calls = [await engine.open_call() for _ in range(4)]
             loop = asyncio.get_running_loop()
@@ -166,7 +166,11 @@ class TestThroughput:
 
             monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
             batches = backend.counters.batches
-            replies = await asyncio.gather(*(read(c.generate(user("x"), max_tokens=60)) for c in calls))
+            backend.hold()
+            streams = [call.generate(user("x"), max_tokens=60) for call in calls]
+            await prompts_made(engine)
+            backend.release()
+            replies = await asyncio.gather(*map(read, streams))
             steps = backend.counters.batches - batches
             assert 0 < hops <= steps
             assert sum(len(events) for events in replies) > 2 * hops
