@@ -105,9 +105,11 @@ def test_penalties_spare_the_prompts_own_tokens(backend: LlamaBackend) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["repetition_penalty", "presence_penalty", "frequency_penalty"])
-def test_a_penalty_breaks_a_repetitive_reply(backend: LlamaBackend, name: str) -> None:
-    overrides: dict[str, Any] = {name: 2.0}
+@pytest.mark.parametrize(
+    ("name", "value"), [("repetition_penalty", 2.0), ("presence_penalty", 8.0), ("frequency_penalty", 2.0)]
+)
+def test_a_penalty_breaks_a_repetitive_reply(backend: LlamaBackend, name: str, value: float) -> None:
+    overrides: dict[str, Any] = {name: value}
     plain = continuation(backend, REPETITIVE, 12)
     varied = continuation(backend, REPETITIVE, 12, params=SamplingParams(temperature=0, **overrides))
     assert len(set(plain)) < len(set(varied))
