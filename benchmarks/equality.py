@@ -23,7 +23,10 @@ _QUESTIONS = (
     "Can you say that again?",
     "Goodbye.",
 )
-_NAMES = ["Ada", "Bora", "Cem", "Deniz", "Elif", "Filiz", "Gül", "Hakan", "Işıl", "Jale", "Kaan", "Lale", "Mert", "Nil", "Oya", "Pınar"]
+_NAMES = (
+    *("Ada", "Bora", "Cem", "Deniz", "Elif", "Filiz", "Gül", "Hakan"),
+    *("Işıl", "Jale", "Kaan", "Lale", "Mert", "Nil", "Oya", "Pınar"),
+)
 
 
 async def calls_beside_each_other() -> list[Proof]:

@@ -65,15 +65,13 @@ def test_a_rewind_within_the_window_goes_on_as_if_fresh_and_one_beyond_empties(
 ) -> None:
     question = tokens[20:25]
     fill(backend, 0, tokens)
-    prefill(backend, 0, tokens[:5])
-    for length in (LENGTH, LENGTH - 100):
+    fill(backend, 1, tokens[:-100])
+    for length, fresh in ((LENGTH, answer(backend, 0, question)), (LENGTH - 100, answer(backend, 1, question))):
         assert backend.seq_trim(0, length)
         assert backend.seq_length(0) == length
         logits, text = answer(backend, 0, question)
-        fill(backend, 1, tokens[:length])
-        fresh_logits, fresh_text = answer(backend, 1, question)
-        assert np.allclose(logits, fresh_logits, atol=0.05)
-        assert text == fresh_text
+        assert np.allclose(logits, fresh[0], atol=0.05)
+        assert text == fresh[1]
     assert not backend.seq_trim(0, WINDOW)
     assert backend.seq_length(0) == 0
 

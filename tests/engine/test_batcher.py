@@ -718,3 +718,18 @@ def test_repr_counts_calls_and_requests() -> None:
     driver.turn(driver.open(), chat("x"))
     driver.open()
     assert repr(driver.batcher) == "<DynamicBatcher [2 calls | 1 queued, 0 running]>"
+
+
+def test_turn_without_a_sequence_takes_that_of_an_early_prefill() -> None:
+    """An early prefill gives way to a turn of any call, though both calls are live."""
+    driver = Driver(sequences=1, max_calls=2, config=EngineConfig(max_step_ms=30))
+    listening, asking = driver.open(), driver.open()
+    hint = driver.hint(listening, chat("çok uzun bir söz " * 20))
+    driver.step()
+    turn = driver.turn(asking, chat("Alo?"))
+    driver.step()
+    assert hint.state.value == "done"
+    assert asking.sequence is not None
+    driver.run()
+    assert driver.text(turn) == "You said Alo?. That makes 1."
+    assert driver.say(listening, chat("Devam")).finish_reason is FinishReason.STOP

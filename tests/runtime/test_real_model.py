@@ -1,4 +1,4 @@
-"""The engine on the packaged model: honest usage, isolation, bad input, and nothing left behind by a crowd of callers."""
+"""The engine on the packaged model: honest usage, isolation, bad input, nothing left behind by a crowd of callers."""
 
 from __future__ import annotations
 

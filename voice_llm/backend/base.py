@@ -105,7 +105,7 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class Backend(Tokenizer, Protocol):
-    """One model with a KV cache of many sequences. Apart from ``Tokenizer``, for one thread only.
+    """One model with a KV cache of many sequences. Apart from ``Tokenizer`` and ``new_sampler``, for one thread only.
 
     Implementations check whatever would abort the process before they call native code and raise ``BackendError``.
     """

@@ -32,7 +32,10 @@ app.command("call")(call)
 @app.callback()
 def root(
     verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for llama.cpp's log too.")
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="Log more; twice for llama.cpp's log too."
+        ),
     ] = 0,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:

@@ -206,7 +206,7 @@ class DynamicBatcher:
         for request in sorted(self._queued, key=lambda r: r.kind is not RequestKind.TURN):
             needs_logits = request.kind is RequestKind.TURN
             try:
-                if not self.calls.provide_sequence(request.call):
+                if not self.calls.provide_sequence(request.call) and not self._take_from_hint(request):
                     continue
                 request.cached_tokens = self.calls.reuse(request.call, request.prompt, needs_logits=needs_logits)
                 if needs_logits:
@@ -222,6 +222,14 @@ class DynamicBatcher:
             self._running.append(request)
             if not request.remaining_tokens:
                 self._prompt_done(request, now_s)
+
+    def _take_from_hint(self, turn: Request) -> bool:
+        """Let a turn that finds no sequence have one that only an early prefill is using."""
+        hints = [r for r in self._running if r.kind is RequestKind.PREFILL]
+        if turn.kind is not RequestKind.TURN or not hints:
+            return False
+        self.cancel(hints[-1])
+        return self.calls.provide_sequence(turn.call)
 
     def _prepare(self, plan: Plan) -> _Step:
         step = _Step(plan)

@@ -90,8 +90,12 @@ class PrefixStore:
 
     def would_add(self, key: IsolationKey, tokens: list[int], *, novelty: float = 0.5) -> bool:
         """Whether no state of this key shares at least ``novelty`` of ``tokens`` already."""
-        return bool(tokens) and all(
-            common_prefix_length(e.tokens, tokens) < novelty * len(tokens) for e in self._entries if e.key == key
+        return (
+            self._max_bytes > 0
+            and bool(tokens)
+            and all(
+                common_prefix_length(e.tokens, tokens) < novelty * len(tokens) for e in self._entries if e.key == key
+            )
         )
 
     def add(self, key: IsolationKey, tokens: list[int], state: SavedState) -> bool:

@@ -27,6 +27,7 @@ from ..errors import EngineDeadError
 from ..events import Finished, Prefilled
 from ..prompt import ENGLISH, TURKISH, PromptFormatter, resolve_template
 from .call import Opening
+from .watchdog import Watchdog
 from .worker import EngineWorker
 
 __all__ = ["Engine", "EngineStats", "Health"]
@@ -34,7 +35,8 @@ __all__ = ["Engine", "EngineStats", "Health"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_STALL_S: Final = 10.0
+_STALL_S: Final = 30.0
+_STALLED: Final = f"the engine is stalled: a step has been running for more than {_STALL_S:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Engine:
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="voice-llm-prompt")
         self._sinks: dict[Request, Callable[[Any], None]] = {}
         self._closed = False
+        self._watchdog = Watchdog(self._is_stalled, self._tell_of_stall)
 
     @classmethod
     async def load(
@@ -147,6 +150,7 @@ class Engine:
             backend.close()
             raise
         engine._worker.start()
+        engine._watchdog.start()
         try:
             await engine._warm_up()
         except BaseException:
@@ -191,11 +195,12 @@ class Engine:
     def health(self) -> Health:
         """Say whether the engine can serve, at once and from any thread."""
         detail = ""
-        busy_since_s = self._worker.busy_since_s
-        if not self._worker.is_alive:
+        if self._closed:
+            detail = "the engine is closed"
+        elif not self._worker.is_alive:
             detail = f"the engine's thread has ended: {self._worker.failure!r}"
-        elif busy_since_s is not None and self._clock() - busy_since_s > _STALL_S:
-            detail = f"a step has been running for {self._clock() - busy_since_s:.0f} s"
+        elif self._is_stalled():
+            detail = _STALLED
         return Health(not detail, detail, len(self._batcher.calls), self._batcher.calls.max_calls)
 
     async def stats(self) -> EngineStats:
@@ -213,6 +218,7 @@ class Engine:
     async def close(self) -> None:
         """End all calls and free the model; idempotent."""
         self._closed = True
+        await asyncio.to_thread(self._watchdog.stop)
         await asyncio.to_thread(self._worker.stop)
         await asyncio.to_thread(self._prompts.shutdown)
         await asyncio.sleep(0)  # lets the last events, already on their way, reach their readers
@@ -222,6 +228,7 @@ class Engine:
         if not self._profile.system_prompt:
             return
         async with self.open_call(tenant="") as call:
+            call._live.seeded = True  # it is kept under the profile's key, not under its own as well
             await call.prefill([{"role": "system", "content": self._profile.system_prompt}])
             await self._run(lambda: self._batcher.calls.save_prefix(call._live, call._live.key.of_profile))
 
@@ -240,6 +247,17 @@ class Engine:
     def _check_alive(self) -> None:
         if not self._worker.is_alive:
             raise EngineDeadError("the engine is closed" if self._closed else "the engine's thread has ended")
+        if self._is_stalled():
+            raise EngineDeadError(_STALLED)
+
+    def _is_stalled(self) -> bool:
+        busy_since_s = self._worker.busy_since_s
+        return busy_since_s is not None and self._clock() - busy_since_s > _STALL_S
+
+    def _tell_of_stall(self) -> None:
+        """Called on the watchdog's thread: end every waiter's wait, since the step may never come back."""
+        failed: list[CoreEvent] = [(request, Failed(EngineDeadError(_STALLED))) for request in list(self._sinks)]
+        self._deliver(failed)
 
     @contextmanager
     def _listening(self, request: Request, sink: Callable[[Any], None]) -> Iterator[None]:

@@ -21,7 +21,8 @@ class ReplyStream:
     """Asynchronous iterator over a turn's events; ``Finished`` is the last.
 
     Leaving the loop, cancelling the task that reads, ``cancel`` and closing the call all stop the generation at the
-    next step. Nothing waits for the engine.
+    next step. Nothing waits for the engine. (Leaving is noticed when the last reference goes, as with ``async for event
+    in call.generate(...)``; whoever keeps one calls ``cancel``, or uses ``contextlib.aclosing``.)
 
     Raises (while iterating):
         VoiceLLMError: The turn failed.
@@ -62,6 +63,10 @@ class ReplyStream:
         """Stop the generation at the next step, without waiting; once more, or after the end, is harmless."""
         if not self._ended:
             self._cancel(reason)
+
+    async def aclose(self) -> None:
+        """Same as ``cancel``, for ``contextlib.aclosing``."""
+        self.cancel()
 
     def push(self, event: GenerateEvent | Prefilled | Failed) -> None:
         """Take over an event; called on the event loop only."""

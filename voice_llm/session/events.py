@@ -58,7 +58,7 @@ class CallError:
     message: str
     retry_after_s: float | None = None
     fatal: bool = False
-    turn_id: str = ""
+    turn_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

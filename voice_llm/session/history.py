@@ -33,14 +33,20 @@ class History:
         """Return the messages as they would be with one more of the caller's."""
         return [*self._messages, Message("user", text, rag_context)]
 
-    def caller_said(self, text: str, rag_context: str | None = None) -> None:
+    def caller_said(self, text: str, rag_context: str | None = None) -> Message:
         """Add what the caller said, with the text retrieved for it."""
-        self._messages.append(Message("user", text, rag_context))
+        message = Message("user", text, rag_context)
+        self._messages.append(message)
+        return message
 
     def assistant_said(self, text: str) -> None:
         """Add a reply as far as it was heard; nothing where nothing was."""
         if text.strip():
             self._messages.append(Message("assistant", text.strip()))
+
+    def take_back(self, message: Message) -> None:
+        """Remove a message that was refused, so that it does not spoil the prompts to come."""
+        self._messages = [m for m in self._messages if m is not message]
 
     def correct_last_reply(self, heard: str) -> None:
         """Replace the last reply by what was heard of it; does nothing where the caller spoke since."""
@@ -62,6 +68,7 @@ class Playback:
         self._clock = clock
         self._chunks: list[str] = []
         self._first_sent_s = 0.0
+        self._stopped_s: float | None = None
         self._position: tuple[int, int] | None = None
 
     @property
@@ -79,10 +86,16 @@ class Playback:
         """Note that chunk ``index`` has been played for ``played_ms``, and all chunks before it in full."""
         self._position = max(self._position or (0, 0), (index, played_ms))
 
+    def stop(self) -> None:
+        """Note that the voice has stopped: from now on only reports change what was heard."""
+        if self._stopped_s is None:
+            self._stopped_s = self._clock()
+
     def heard(self) -> str:
         """Return the text that was heard by now, cut at a word's end."""
         if self._position is None:
-            spoken_s = self._clock() - self._first_sent_s
+            now_s = self._clock() if self._stopped_s is None else self._stopped_s
+            spoken_s = now_s - self._first_sent_s
             return _cut(self.text, spoken_s * self._chars_per_s)
         index, played_ms = self._position
         rest = "".join(self._chunks[index : index + 1])
@@ -91,7 +104,7 @@ class Playback:
 
 def _cut(text: str, chars: float) -> str:
     """Return at most ``chars`` characters, without half a word at the end."""
-    if chars >= len(text):
-        return text
     most = max(0, int(chars))
+    if most >= len(text):
+        return text
     return text[:most] if text[most].isspace() else text[:most].rpartition(" ")[0]

@@ -12,7 +12,7 @@ from typing import Final, Self
 from uuid import uuid4
 
 from ..config import SamplingParams
-from ..errors import AtCapacityError, VoiceLLMError, WrongStateError
+from ..errors import AtCapacityError, ContextTooLongError, InvalidRequestError, VoiceLLMError, WrongStateError
 from ..events import Finished, FinishReason, SentenceChunk, Thought, Timings, Usage
 from ..prompt import Message
 from ..runtime import Call, Engine, ReplyStream
@@ -44,6 +44,7 @@ _MOVES: Final = {
 @dataclass(slots=True, eq=False)
 class _Turn:
     turn_id: str
+    question: Message
     stream: ReplyStream
     playback: Playback
     settled: bool = False
@@ -92,6 +93,7 @@ class CallSession:
         self._last_turn: _Turn | None = None
         self._turns = 0
         self._usage = Usage()
+        self._uncounted: list[ReplyStream] = []
         self._started_s = engine.clock()
         self._hint: list[Message] | None = None
         self._hinting: asyncio.Task[None] | None = None
@@ -125,12 +127,16 @@ class CallSession:
 
         Raises:
             AtCapacityError: As many calls are open as may be.
-            WrongStateError: The session has been started, or the tenant has an open call of that id.
+            WrongStateError: The session has been started or ended, or the tenant has an open call of that id.
             ContextTooLongError: The opening prompt does not fit.
         """
         self._require(SessionState.NEW)
         arrival_s = self._engine.clock()
-        self._call = await self._engine.open_call(call_id=self.call_id, tenant=self._tenant)
+        call = await self._engine.open_call(call_id=self.call_id, tenant=self._tenant)
+        if self._state is not SessionState.NEW:
+            await call.close()
+            raise WrongStateError("the call has ended while it was being opened")
+        self._call = call
         self._move(SessionState.LISTENING)
         if not prefill:
             return Ready(self.call_id, Usage(), 0.0)
@@ -155,22 +161,25 @@ class CallSession:
             params: How this reply is drawn.
 
         Yields:
-            ``Chunk`` and ``CallThought`` as they come, a ``CallError`` where the turn fails, and ``TurnEnd`` last.
+            ``Chunk`` and ``CallThought`` as they come, a ``CallError`` where the turn fails, and ``TurnEnd`` last. A
+            turn that is refused, for its length or for what is in it, leaves nothing in the history.
 
         Raises:
             WrongStateError: The session is not started or has ended.
+            EngineDeadError: The engine has died.
         """
         self._require(SessionState.LISTENING, SessionState.TALKING)
         if self._turn is not None:
             self.interrupt()
         self._hint = None
         call = self._open_call()
-        self._history.caller_said(text, rag_context)
-        params = params or self._params
-        stream = call.generate(self._history.messages, params, rag_context=self._rag_context)
+        messages = self._history.with_caller(text, rag_context)
+        stream = call.generate(messages, params or self._params, rag_context=self._rag_context)
+        question = self._history.caller_said(text, rag_context)
         playback = Playback(self._engine.profile.speaking_rate_chars_per_s, self._engine.clock)
-        turn = _Turn(turn_id or f"t{self._turns + 1}", stream, playback)
+        turn = _Turn(turn_id or f"t{self._turns + 1}", question, stream, playback)
         self._turn = self._last_turn = turn
+        self._uncounted.append(stream)
         self._turns += 1
         self._move(SessionState.TALKING)
         try:
@@ -191,7 +200,12 @@ class CallSession:
             self._prefill_soon(self._history.with_caller(text))
 
     def played(self, turn_id: str, index: int, played_ms: int) -> None:
-        """Take note of what the caller has heard: chunk ``index`` for ``played_ms``, and all before it."""
+        """Take note of what the caller has heard: chunk ``index`` for ``played_ms``, and all before it.
+
+        Raises:
+            WrongStateError: The session is not started or has ended.
+        """
+        self._require(SessionState.LISTENING, SessionState.TALKING)
         if self._last_turn is not None and self._last_turn.turn_id == turn_id:
             self._last_turn.playback.played(index, played_ms)
 
@@ -202,20 +216,30 @@ class CallSession:
 
         Args:
             spoken_text: What was heard. Where it is None the playback reports count, and without any the speaking rate.
+
+        Raises:
+            WrongStateError: The session is not started or has ended.
         """
+        self._require(SessionState.LISTENING, SessionState.TALKING)
         turn = self._last_turn
         if turn is None:
             return
+        turn.playback.stop()
         heard = turn.playback.heard() if spoken_text is None else spoken_text
         if turn is self._turn:
             turn.stream.cancel(FinishReason.INTERRUPTED)
             self._settle(turn, heard)
-        elif self._state is SessionState.LISTENING:
+        else:
             self._history.correct_last_reply(heard)
             self._prefill_soon(self._history.with_caller(""))
 
     def set_context(self, rag_context: str | None) -> None:
-        """Replace the call's retrieved text, from the next turn on."""
+        """Replace the call's retrieved text, from the next turn on.
+
+        Raises:
+            WrongStateError: The session is not started or has ended.
+        """
+        self._require(SessionState.LISTENING, SessionState.TALKING)
         self._rag_context = rag_context
 
     async def end(self, reason: str = "closed") -> Ended:
@@ -227,26 +251,44 @@ class CallSession:
             self._move(SessionState.ENDED)
             if self._call is not None:
                 await self._call.close()
+            for stream in self._uncounted:
+                await _ended(stream)
+            self._count_usage()
         return Ended(reason, self._turns, self._usage, self._engine.clock() - self._started_s)
 
     async def _events(self, turn: _Turn) -> AsyncIterator[SessionEvent]:
-        timings, reason = Timings(), FinishReason.ERROR
-        usage = Usage()
         try:
             async for event in turn.stream:
+                if turn.settled:
+                    continue  # what was on its way when the caller interrupted is neither spoken nor kept
                 if isinstance(event, SentenceChunk):
                     turn.playback.sent(event.text)
                     yield Chunk(turn.turn_id, event.index, event.text, event.final)
                 elif isinstance(event, Thought):
                     yield CallThought(turn.turn_id, event.text)
-                elif isinstance(event, Finished):
-                    reason, usage, timings = event.reason, event.usage, event.timings
         except VoiceLLMError as e:
+            if isinstance(e, (InvalidRequestError, ContextTooLongError)):
+                self._take_back(turn)
             retry_after_s = e.retry_after_s if isinstance(e, AtCapacityError) else None
             yield CallError(e.code, str(e), retry_after_s, turn_id=turn.turn_id)
-        self._usage += usage
+        interrupted = turn.settled
         self._settle(turn, turn.playback.text)
-        yield TurnEnd(turn.turn_id, reason, usage, timings)
+        self._count_usage()
+        end = turn.stream.finished or Finished(FinishReason.ERROR, Usage(), Timings())
+        reason = FinishReason.INTERRUPTED if interrupted else end.reason
+        yield TurnEnd(turn.turn_id, reason, end.usage, end.timings)
+
+    def _take_back(self, turn: _Turn) -> None:
+        self._history.take_back(turn.question)
+        if self._last_turn is turn:
+            self._last_turn = None
+
+    def _count_usage(self) -> None:
+        """Add what finished turns used, each once, whether or not somebody read them to their end."""
+        for stream in self._uncounted:
+            if stream.finished is not None:
+                self._usage += stream.finished.usage
+        self._uncounted = [s for s in self._uncounted if s.finished is None]
 
     def _settle(self, turn: _Turn, said: str) -> None:
         """Write a reply into the history, once, and get the cache ready for the next turn."""
@@ -287,3 +329,12 @@ class CallSession:
         if state not in _MOVES[self._state]:
             raise WrongStateError(f"a call cannot go from {self._state.value} to {state.value}")
         self._state = state
+
+
+async def _ended(stream: ReplyStream) -> None:
+    """Wait for the last event of a reply that was cancelled or has failed."""
+    try:
+        async for _ in stream:
+            pass
+    except VoiceLLMError as e:
+        logger.debug("the reply that ended with the call had failed: %s", e.code)

@@ -16,5 +16,6 @@ class Utf8Decoder:
         return self._decoder.decode(data)
 
     def flush(self) -> str:
-        """Return one U+FFFD for an incomplete tail, else nothing."""
-        return self._decoder.decode(b"", final=True)
+        """Drop an incomplete tail: only a reply that was cut ends in one, and a voice cannot speak half a character."""
+        self._decoder.reset()
+        return ""
