@@ -252,6 +252,10 @@ def test_a_prompt_may_come_in_chunks(either_backend: LlamaBackend, expected: lis
     assert generate(either_backend, 0, either_backend.new_sampler(GREEDY), len(expected)) == expected
 
 
+def test_neighbours_share_a_micro_batch_in_whatever_order_they_stand(backend: LlamaBackend) -> None:
+    assert backend.decode([entry(3), entry(1), entry(0), entry(2)]) == 1
+
+
 def test_counters_tell_what_was_done(backend: LlamaBackend) -> None:
     before = dataclasses.replace(backend.counters)
     assert backend.decode([entry(0), entry(1), entry(3)]) == 2

@@ -21,7 +21,7 @@ ACCEPTED = [
     'root ::= (\n  "a" |\n  "b"\n)* item{2,3} "c"{4} "d"{1,}\nitem ::= "-" root',
     'root ::=\n  "a"\r\nb ::= "("\n',
     'root ::= "a" root | ""',
-    'root ::= (("x"?){50} "y"?)*',
+    'root ::= (("x"?){50} "y"?){2}',
     'root ::= "x"{0,2000}',
 ]
 
@@ -37,7 +37,12 @@ REFUSED = {
     "left recursion by way of others": ('root ::= a\na ::= b "x"\nb ::= root', "left-recursive"),
     "left recursion behind an empty rule": ('root ::= s\ns ::= b s "z" | "y"\nb ::= e e\ne ::= "x" | ""', "left-rec"),
     "left recursion that never reaches a text": ('root ::= b root\nb ::= e e\ne ::= ""', "left-recursive"),
-    "left recursion behind a group": ('root ::= ("x"? [])* root', "left-recursive"),
+    "left recursion behind a group": ('root ::= ("x"? []){3} root', "left-recursive"),
+    "nothing twice": ('root ::= ""{2}', "repeats what is empty"),
+    "nothing after none": ('root ::= "a"{0}*', "repeats what is empty"),
+    "endlessly nothing": ('root ::= x*\nx ::= "a"? y{0,2}\ny ::= "b"', "repeats without limit what may be empty"),
+    "endlessly nothing in a group": ('root ::= ("a"* "b"*)+', "repeats without limit what may be empty"),
+    "endlessly nothing at once": ('root ::= "a"?{3,}', "repeats without limit what may be empty"),
     "an endless search for left recursion": (EXPONENTIAL, "too many ways"),
     "deep nesting": ("root ::= " + "(" * 200 + '"a"' + ")" * 200, "at most 64 groups"),
     "deep nesting hidden by brackets in a literal": (

@@ -97,6 +97,15 @@ def test_nesting_is_bounded() -> None:
             schema_to_gbnf(nested(depth))
 
 
+def test_a_constant_is_written_in_its_own_letters() -> None:
+    assert r'"\"ışık 👋\""' in schema_to_gbnf({"enum": ["ışık 👋"]})
+
+
+@pytest.mark.parametrize("schema", [{"type": "string"}, {"type": "object"}, {"type": "string", "maxLength": 3}])
+def test_a_string_holds_no_raw_control_characters(schema: dict[str, Any]) -> None:
+    assert r'char ::= [^"\\\x7F\x00-\x1F] |' in schema_to_gbnf(schema)
+
+
 def test_annotations_change_nothing() -> None:
     plain = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
     annotated = {**plain, "title": "T", "description": "D", "$schema": "s", "examples": [{}], "default": {}}

@@ -91,13 +91,14 @@ def test_quantized_kv_is_only_tried_with_flash_attention(model: LlamaModel, tria
 
 
 def test_another_question_is_measured_on_its_own(model: LlamaModel, trials: Trials, file: Path) -> None:
-    tuning.settle(model, AUTO, file=file)
+    first = tuning.settle(model, AUTO, file=file)
     for other in (AUTO.replace(kv_type="q8_0"), AUTO.replace(sequences=2), AUTO.replace(batch_tokens=128)):
         tried = len(trials.tried)
         settled = tuning.settle(model, other, file=file)
         assert len(trials.tried) > tried
         assert isinstance(settled.micro_batch_tokens, int)
         assert settled.micro_batch_tokens <= other.batch_tokens
+    assert tuning.settle(model, AUTO, file=file) == first
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,28 @@ def test_a_report_for_a_chunk_not_sent_yet_counts_all_before_it() -> None:
     assert heard.heard() == "One. "
 
 
+def test_what_was_heard_stays_as_it_was_once_the_voice_has_stopped() -> None:
+    """Only a report that comes late still counts."""
+    heard, clock = playback("Yes, it is covered. ")
+    clock.advance(1.0)
+    heard.stop()
+    clock.advance(60.0)
+    heard.stop()
+    assert heard.heard() == "Yes, it is"
+    heard.played(0, 400)
+    assert heard.heard() == "Yes,"
+
+
+def test_a_report_that_makes_no_sense_means_that_nothing_was_heard() -> None:
+    """Reports come over the wire: a negative time or index must not end the call."""
+    heard, _ = playback("One. ")
+    heard.played(-1, 5000)
+    heard.played(0, -5)
+    assert heard.heard() == ""
+    heard.played(1, -100)
+    assert heard.heard() == "One. "
+
+
 def test_a_reply_that_nobody_heard_leaves_no_message() -> None:
     """Two messages of the caller then follow each other."""
     history = History("Be brief.")
@@ -63,3 +85,14 @@ def test_correcting_the_last_reply_keeps_what_was_heard_only() -> None:
     history.caller_said("Wait")
     history.correct_last_reply("something else")
     assert history.messages[-1] == Message("user", "Wait"), "nothing is corrected once the caller has spoken"
+
+
+def test_taking_back_a_question_removes_just_that_one() -> None:
+    """Even where the same words were said before."""
+    history = History()
+    first, second = history.caller_said("Hi"), history.caller_said("Hi")
+    history.take_back(second)
+    assert history.messages == [first]
+    assert history.messages[0] is first
+    history.take_back(second)
+    assert len(history) == 1

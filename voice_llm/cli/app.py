@@ -29,6 +29,12 @@ app = typer.Typer(
 app.command("call")(call)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"voice-llm {importlib.metadata.version('pipecat-voice-llm')}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     verbose: Annotated[
@@ -37,12 +43,11 @@ def root(
             "--verbose", "-v", count=True, show_default=False, help="Log more; twice for llama.cpp's log too."
         ),
     ] = 0,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """Set up what all commands share."""
-    if version:
-        typer.echo(f"voice-llm {importlib.metadata.version('pipecat-voice-llm')}")
-        raise typer.Exit
     level = (Settings().log_level.upper(), "INFO", "DEBUG")[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if verbose < 2:

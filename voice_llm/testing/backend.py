@@ -224,7 +224,7 @@ class FakeBackend:
         held = self._held[sequence_id]
         if not 0 <= length <= len(held):
             raise BackendError(f"cannot trim {len(held)} tokens to {length}")
-        if length < len(held) and self._oldest[sequence_id] > max(0, length - self._info.sliding_window):
+        if length < len(held) and self._oldest[sequence_id] > max(0, length - self._info.sliding_window + 1):
             self.seq_drop(sequence_id)
             return length == 0
         del held[length:]

@@ -1,9 +1,11 @@
 """What a GBNF grammar must pass before llama.cpp sees it.
 
 llama.cpp's parser reserves memory without end for ``{5,2}``, takes exponential time to look for left recursion, and
-misses it behind a rule that is empty only through other rules; sampling then never ends or ends the process. It also
-prints a faulty grammar, which is a caller's text, to stderr. So a grammar is read here first, and what would go wrong
-there is refused with the reason.
+misses it behind a rule that is empty only through other rules; sampling then never ends or ends the process. Endless
+repetitions of what may be empty take it exponential time to apply. It also prints a faulty grammar, which is a
+caller's text, to stderr. So a grammar is read here first, and what would go wrong there is refused with the reason.
+
+What stays possible is a grammar that is slow because many of its ways match the same text, such as ``([^b]+)+``.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class _Item:
     body: str | list[list[_Item]] | bool
     elements: int
     least: int = 1
+    most: int | None = 1
 
 
 class _Token(NamedTuple):
@@ -76,6 +79,8 @@ def _check_rules(rules: Mapping[str, list[list[_Item]]]) -> None:
         if name not in rules:
             raise GrammarError(f"the grammar has no rule {name!r}")
     empty = _empty_rules(rules)
+    if any(item.most is None and _body_may_be_empty(item, empty) for items in rules.values() for item in _items(items)):
+        raise GrammarError("the grammar repeats without limit what may be empty")
     leftmost = {name: set(_leftmost(alternatives, empty)) for name, alternatives in rules.items()}
     try:
         order = list(TopologicalSorter(leftmost).static_order())
@@ -126,7 +131,7 @@ class _Parser:
                 self._skip("newline")
             kind = self._peek()
             if kind == "repeat" and items:
-                self._repeat(items[-1])
+                items[-1] = self._repeated(items[-1])
             elif kind == "open":
                 self._next += 1
                 self._skip("newline")
@@ -142,12 +147,15 @@ class _Parser:
             if self._elements > _MAX_ELEMENTS:
                 raise GrammarError(f"a grammar has at most {_MAX_ELEMENTS} elements, repetitions written out")
 
-    def _repeat(self, item: _Item) -> None:
+    def _repeated(self, item: _Item) -> _Item:
         least, most = _bounds(self._take("repeat"))
         if most is not None and most < least:
             raise GrammarError(f"the grammar asks for a repetition of {least} to {most}")
-        item.elements *= max(1, least) + (1 if most is None else most - least) * 3
-        item.least *= least
+        if item.body is True or item.most == 0:
+            raise GrammarError("the grammar repeats what is empty")
+        elements = item.elements * (max(1, least) + (1 if most is None else most - least) * 3)
+        body = item.body if (item.least, item.most) == (1, 1) else [[item]]
+        return _Item(body, elements, least, most)
 
     def _peek(self) -> str:
         return self._tokens[self._next].kind
@@ -210,12 +218,15 @@ def _count(digits: str) -> int:
     return int(digits)
 
 
-def _references(alternatives: list[list[_Item]]) -> Iterator[str]:
+def _items(alternatives: list[list[_Item]]) -> Iterator[_Item]:
     for item in (item for sequence in alternatives for item in sequence):
-        if isinstance(item.body, str):
-            yield item.body
-        elif isinstance(item.body, list):
-            yield from _references(item.body)
+        yield item
+        if isinstance(item.body, list):
+            yield from _items(item.body)
+
+
+def _references(alternatives: list[list[_Item]]) -> Iterator[str]:
+    return (item.body for item in _items(alternatives) if isinstance(item.body, str))
 
 
 def _may_be_empty(alternatives: list[list[_Item]], empty: set[str]) -> bool:
@@ -223,8 +234,12 @@ def _may_be_empty(alternatives: list[list[_Item]], empty: set[str]) -> bool:
 
 
 def _item_may_be_empty(item: _Item, empty: set[str]) -> bool:
-    if item.least == 0 or isinstance(item.body, bool):
-        return item.least == 0 or bool(item.body)
+    return item.least == 0 or _body_may_be_empty(item, empty)
+
+
+def _body_may_be_empty(item: _Item, empty: set[str]) -> bool:
+    if isinstance(item.body, bool):
+        return item.body
     return item.body in empty if isinstance(item.body, str) else _may_be_empty(item.body, empty)
 
 

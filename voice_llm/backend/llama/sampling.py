@@ -140,8 +140,8 @@ def _new_chain(model: LlamaModel, params: SamplingParams) -> Any:
         api.llama_sampler_chain_add(chain, api.llama_sampler_init_min_p(params.min_p, 1))
     api.llama_sampler_chain_add(chain, api.llama_sampler_init_temp(params.temperature))
     # llama.cpp takes 32 bits and reads all ones as "draw a seed from the clock".
-    seed = secrets.randbits(32) if params.seed is None else (params.seed ^ (params.seed >> 32))
-    api.llama_sampler_chain_add(chain, api.llama_sampler_init_dist((seed & 0xFFFFFFFF) % 0xFFFFFFFF))
+    seed = secrets.randbits(64) if params.seed is None else params.seed % 2**64
+    api.llama_sampler_chain_add(chain, api.llama_sampler_init_dist(((seed ^ seed >> 32) & 0xFFFFFFFF) % 0xFFFFFFFF))
     return chain
 
 
