@@ -8,15 +8,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rich.console import Console
-
-# Threads that spin between two steps make a step shorter; read when the native library is loaded, below.
-os.environ.setdefault("OMP_WAIT_POLICY", "active")
 
 from . import equality, latency, throughput
 from .common import Proof, machine

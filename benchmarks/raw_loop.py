@@ -1,14 +1,15 @@
-"""The ceiling: llama.cpp's own decode in a tight loop, with nothing around it."""
+"""The ceiling: llama.cpp's own decode in a tight loop, with nothing around it. Prints its tokens a second."""
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import time
 from pathlib import Path
 
 import llama_cpp
 
-from .common import THREADS
+from .common import THREADS, model_path
 
 
 class RawLoop:
@@ -62,3 +63,19 @@ class RawLoop:
         llama_cpp.llama_synchronize(self._context)
         if not ctypes.cast(llama_cpp.llama_get_logits_ith(self._context, len(rows) - 1), ctypes.c_void_p).value:
             raise RuntimeError("no logits")
+
+
+def main() -> None:
+    """Measure once and print tokens a second."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sequences", type=int, required=True)
+    parser.add_argument("--prompt-tokens", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    args = parser.parse_args()
+    loop = RawLoop(model_path(), sequences=args.sequences, context_per_call=1024, prompt_tokens=args.prompt_tokens)
+    print(loop.tokens_per_s(args.steps))
+    loop.close()
+
+
+if __name__ == "__main__":
+    main()

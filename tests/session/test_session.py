@@ -55,7 +55,7 @@ class SteppedBackend(FakeBackend):
         self._runs = False
 
     def decode(self, entries: Sequence[BatchEntry]) -> int:
-        if not self._runs and self.counters.sampled_tokens >= 80:
+        if not self._runs and self.counters.sampled_tokens:
             self._waits.release()
             assert self._steps.acquire(timeout=20)
         return super().decode(entries)
@@ -693,9 +693,11 @@ class TestEnd:
         backend = SteppedBackend(sequences=2, reply=lambda _: LONG_REPLY)
         async with calling(backend) as (session, engine), CallSession(engine) as other:
             await other.start()
-            turns = [s.turn("Anlat") for s in (session, other)]
-            for turn in turns:
-                await until_chunk(turn)
+            readers = [asyncio.create_task(read(s.turn("Anlat"))) for s in (session, other)]
+            await prompts_made(engine)
+            for _ in range(5):
+                await backend.stopped()
+                backend.one_step()
             await backend.stopped()
             ending = asyncio.create_task(session.end())
             await asyncio.sleep(0)
@@ -704,7 +706,10 @@ class TestEnd:
             for _ in range(10):
                 await asyncio.sleep(0)
             backend.run()
-            assert (await ending).usage.completion_tokens > 0
+            ended = await ending
+            assert ended.usage == end_of(await readers[0]).usage
+            assert ended.usage.completion_tokens > 0
+            await readers[1]
 
     async def test_counts_the_tokens_of_replies_that_nobody_read_to_the_end(self) -> None:
         async with calling(FakeBackend(sequences=1, reply=lambda _: LONG_REPLY)) as (session, engine):

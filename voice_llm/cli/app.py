@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import os
 import sys
 from typing import Annotated
 
@@ -13,6 +12,7 @@ import typer
 from ..config import Settings
 from ..errors import VoiceLLMError
 from .call import call
+from .environment import let_threads_spin
 from .exit_codes import ExitCode, exit_code_of
 
 __all__ = ["app", "main"]
@@ -53,9 +53,7 @@ def root(
     if verbose < 2:
         # What goes wrong in llama.cpp is in the exception's text already.
         logging.getLogger("voice_llm.llama_cpp").setLevel(logging.CRITICAL)
-    # This process is ours alone: threads that spin between two steps make a step much shorter. Read by the OpenMP
-    # runtime when the native library is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "active")
+    let_threads_spin()
 
 
 def main() -> None:
