@@ -21,7 +21,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in list(os.environ):
         if name.upper().startswith("LLM_LLAMA_SERVICE_"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setattr("voice_llm.cli.app.let_threads_spin", lambda: None)
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
