@@ -16,8 +16,8 @@ from voice_llm.runtime import Call
 from .common import Proof, TalkativeBackend, engine_config, read, running_engine
 
 _PROMPT = "Tell me everything that you know about insurance, in one long answer, please. " * 12
-_STEPS = 64
-_ROUNDS = 5
+_STEPS = 128
+_ROUNDS = 7
 
 
 async def near_the_raw_loop() -> list[Proof]:

@@ -13,6 +13,8 @@ def count_micro_batches(entries: Sequence[BatchEntry], *, split_kv: bool, micro_
     With unified KV, tokens are cut into pieces of ``micro_batch_tokens``. With split KV, a micro-batch takes equally
     many tokens of sequences whose ids ascend without a gap (``llama_batch_allocr::split_equal`` with ``sequential``).
     """
+    if len(entries) == 1 and len(entries[0].tokens) <= micro_batch_tokens:
+        return 1
     left = {e.sequence_id: len(e.tokens) for e in entries}
     if not split_kv:
         return -(-sum(left.values()) // micro_batch_tokens)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from ..backend.base import Backend, BatchEntry
 from ..config.engine import EngineConfig
@@ -32,6 +33,10 @@ from .scheduler import Plan, Scheduler
 __all__ = ["BatcherCounters", "CoreEvent", "DynamicBatcher", "Failed"]
 
 logger = logging.getLogger(__name__)
+
+# Single-token steps are many and alike: the cost model learns from all of the first ones, then from some.
+_LEARN_ALL_STEPS: Final = 64
+_LEARN_EVERY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +291,8 @@ class DynamicBatcher:
             counters.decode_rows += len(step.entries)
             counters.decode_micro_batches += micro_batches
             counters.decode_ms += took_ms
+            if counters.decode_steps > _LEARN_ALL_STEPS and counters.decode_steps % _LEARN_EVERY:
+                return
             contexts = sorted((e.sequence_id, e.position) for e in step.entries)
             self.cost.observe_decode(DecodeShape.of(contexts, split_kv=self._backend.info.split_kv), took_ms)
             return

@@ -92,6 +92,8 @@ class Scheduler:
 
     def _rows(self, talking: list[Request], cost: CostModel) -> tuple[Request, ...]:
         """Take all talking calls, or in turn as many as a step's time allows."""
+        if len(talking) == 1:
+            return (talking[0],)
         rows = sorted(talking, key=lambda r: r.sequence.id)
         if len(rows) > self._max_batch_tokens or self._decode_ms(rows, cost) > self._max_step_ms:
             start = next((i for i, r in enumerate(rows) if r.sequence.id >= self._next_row), 0)

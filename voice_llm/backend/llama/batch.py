@@ -38,14 +38,18 @@ class NativeBatch:
         start = 0
         rows: list[int] = []
         for entry in entries:
-            count = len(entry.tokens)
-            end = start + count
-            self._token[start:end] = entry.tokens
-            self._position[start:end] = self._offsets[:count] + entry.position
-            self._sequence[start:end] = entry.sequence_id
-            self._wants_logits[start:end] = 0
-            if entry.wants_logits:
-                self._wants_logits[end - 1] = 1
+            end = start + len(entry.tokens)
+            if end == start + 1:
+                # The step of a talking call; slices cost ten times as much.
+                self._token[start] = entry.tokens[0]
+                self._position[start] = entry.position
+                self._sequence[start] = entry.sequence_id
+            else:
+                self._token[start:end] = entry.tokens
+                self._position[start:end] = self._offsets[: end - start] + entry.position
+                self._sequence[start:end] = entry.sequence_id
+                self._wants_logits[start : end - 1] = 0
+            self._wants_logits[end - 1] = entry.wants_logits
             rows.append(end - 1 if entry.wants_logits else -1)
             start = end
         self.native.n_tokens = start
