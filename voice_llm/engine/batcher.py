@@ -107,6 +107,7 @@ class DynamicBatcher:
         self.counters = BatcherCounters()
         self.prefixes = PrefixStore(config.saved_state_bytes)
         self.calls = CallTable(backend, config, self.prefixes, self.counters, max_calls=max_calls or info.sequences)
+        self._max_copy_ms = config.max_step_ms / 4
         self._placement = Placement(backend, self.calls.pool, self.cost, self.counters, max_ms=config.max_step_ms)
         self._scheduler = Scheduler(
             max_step_ms=config.max_step_ms, max_batch_tokens=info.max_batch_tokens, split_kv=info.split_kv
@@ -316,7 +317,9 @@ class DynamicBatcher:
 
     def _prompt_done(self, request: Request, now_s: float) -> None:
         try:
-            self.calls.offer_prefix(request.call)
+            # A long state takes longer to copy than the callers who are talking can wait.
+            if len(request.prompt) * self.cost.copy_ms_per_token <= self._max_copy_ms:
+                self.calls.offer_prefix(request.call)
         except BackendError as e:
             self.calls.forget(request.call)
             self._fail(request, e)
