@@ -13,9 +13,11 @@ from .config import EngineConfig, Profile, SamplingParams
 from .errors import VoiceLLMError
 from .events import Finished, FinishReason, Prefilled, SentenceChunk, TextDelta, Thought, Timings, ToolCall, Usage
 from .runtime import Call, Engine, ReplyStream
+from .session import CallSession
 
 __all__ = [
     "Call",
+    "CallSession",
     "Engine",
     "EngineConfig",
     "FinishReason",

@@ -292,6 +292,15 @@ class TestTurn:
             assert prompts
             assert all("Bakiye 20." in p and "Bakiye 10." not in p for p in prompts)
 
+    async def test_new_context_is_prefilled_before_the_next_turn(self) -> None:
+        backend = FakeBackend(sequences=1)
+        async with calling(backend, rag_context="Bakiye 10.") as (session, _):
+            session.set_context("Bakiye 20. " * 8)
+            assert session._hinting is not None
+            await session._hinting
+            end = end_of(await read(session.turn("Kaç?")))
+            assert end.usage.cached_tokens > len(b"Bakiye 20. ") * 8
+
     async def test_failed_step_ends_the_turn_and_the_next_one_works(self) -> None:
         backend = FakeBackend(sequences=1)
         async with calling(backend) as (session, _):
@@ -299,6 +308,7 @@ class TestTurn:
             error, end = await read(session.turn("Merhaba"))
             assert isinstance(error, CallError)
             assert (error.code, error.turn_id, error.fatal) == ("internal", "t1", False)
+            assert "luck" not in error.message, "an internal error's detail is nobody's business on the other side"
             assert isinstance(end, TurnEnd)
             assert end.finish_reason is FinishReason.ERROR
             assert session.state is SessionState.LISTENING

@@ -241,6 +241,8 @@ class CallSession:
         """
         self._require(SessionState.LISTENING, SessionState.TALKING)
         self._rag_context = rag_context
+        if self._state is SessionState.LISTENING:
+            self._prefill_soon(self._history.with_caller(""))
 
     async def end(self, reason: str = "closed") -> Ended:
         """End the call and free what it holds; always possible, and once more is harmless."""
@@ -270,7 +272,7 @@ class CallSession:
             if isinstance(e, (InvalidRequestError, ContextTooLongError)):
                 self._take_back(turn)
             retry_after_s = e.retry_after_s if isinstance(e, AtCapacityError) else None
-            yield CallError(e.code, str(e), retry_after_s, turn_id=turn.turn_id)
+            yield CallError(e.code, _for_peers(e), retry_after_s, turn_id=turn.turn_id)
         interrupted = turn.settled
         self._settle(turn, turn.playback.text)
         self._count_usage()
@@ -338,3 +340,11 @@ async def _ended(stream: ReplyStream) -> None:
             pass
     except VoiceLLMError as e:
         logger.debug("the reply that ended with the call had failed: %s", e.code)
+
+
+def _for_peers(error: VoiceLLMError) -> str:
+    """Return what the other side may read: an internal error's detail is for the log alone."""
+    if error.code != VoiceLLMError.code:
+        return str(error)
+    logger.error("a turn failed: %s: %s", type(error).__name__, error)
+    return "the engine failed; its log says why"
