@@ -28,7 +28,7 @@ demo: $(DEMO) ## Hold a phone call of three turns with the packaged model
 	  --say 'When does a plumber come?' $(ARGS)
 
 test: $(DEV) ## Run the tests
-	$(BIN)/python -m pytest -m 'not acceptance' $(ARGS)
+	$(BIN)/python -m pytest -m 'unit or model' $(ARGS)
 
 lint: $(DEV) ## Check style, formatting and types
 	$(BIN)/ruff check .

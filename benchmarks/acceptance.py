@@ -52,11 +52,14 @@ def main() -> int:
 
 
 def _keep(proofs: list[Proof]) -> None:
-    """Put the proofs into the results, in place of older ones of the same name."""
-    kept = json.loads(RESULTS.read_text())["proofs"] if RESULTS.exists() else []
-    by_name = {p["name"]: p for p in kept} | {p.name: p.to_json() for p in proofs}
-    results = {"machine": machine(), "proofs": list(by_name.values())}
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    """Put the proofs into the results, in place of older ones of the same name; of another machine nothing is kept."""
+    about = machine()
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    old = kept["proofs"] if kept.get("machine") == about else []
+    by_name = {p["name"]: p for p in old} | {p.name: p.to_json() for p in proofs}
+    RESULTS.write_text(
+        json.dumps({"machine": about, "proofs": list(by_name.values())}, indent=1, ensure_ascii=False) + "\n"
+    )
 
 
 async def _run(name: str) -> list[Proof]:

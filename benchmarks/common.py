@@ -30,14 +30,14 @@ class Proof:
         objective: In words, with the bound.
         passed: Whether the bound holds.
         figures: What was measured.
-        remarks: What bounds a figure, or what differed.
+        date: When it was measured.
     """
 
     name: str
     objective: str
     passed: bool
     figures: dict[str, Any]
-    remarks: list[str] = field(default_factory=list)
+    date: str = field(default_factory=lambda: datetime.date.today().isoformat())
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -98,7 +98,6 @@ async def read(stream: Any) -> tuple[str, Finished]:
 def machine() -> dict[str, Any]:
     """Describe where and with what the figures were made."""
     return {
-        "date": datetime.date.today().isoformat(),
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",

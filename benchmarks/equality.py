@@ -31,7 +31,7 @@ _NAMES = (
 
 async def calls_beside_each_other() -> list[Proof]:
     """Sixteen calls at once, each with a fact of its own, against the same calls one by one."""
-    async with running_engine(engine_config(sequences=_CALLS)) as engine:
+    async with running_engine(engine_config(sequences=_CALLS, saved_state_bytes=0)) as engine:
         alone = [await _ask(engine, i) for i in range(_CALLS)]
         together = await asyncio.gather(*(_ask(engine, i) for i in range(_CALLS)))
     differing = [i for i in range(_CALLS) if alone[i][1] != together[i][1]]

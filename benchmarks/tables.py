@@ -29,15 +29,17 @@ def readme_block() -> str:
     results: dict[str, Any] = json.loads(RESULTS.read_text())
     about = results["machine"]
     lines = [
-        f"`make acceptance`, {about['date']}: {about['cores']} cores of {about['cpu']}, {about['model']}, "
+        f"`make acceptance` on {about['cores']} cores of {about['cpu']}, {about['model']}, "
         f"llama-cpp-python {about['llama_cpp_python']}, {about['threads']} threads.",
         "",
-        "| objective | found | |",
-        "|---|---|---|",
+        "| objective | found | | date |",
+        "|---|---|---|---|",
     ]
     for proof in results["proofs"]:
         shown = _SHOWN[proof["name"]](proof["figures"])
-        lines.append(f"| {proof['objective']} | {shown} | {'met' if proof['passed'] else '**missed**'} |")
+        lines.append(
+            f"| {proof['objective']} | {shown} | {'met' if proof['passed'] else '**missed**'} | {proof['date']} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-CATEGORIES = frozenset({"unit", "model", "acceptance"})
+CATEGORIES = frozenset({"unit", "model"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

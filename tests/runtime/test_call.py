@@ -14,13 +14,14 @@ from voice_llm.errors import (
     BackendError,
     CallBusyError,
     ContextTooLongError,
+    EngineDeadError,
     EngineError,
     GrammarError,
     InvalidRequestError,
     SlowConsumerError,
     WrongStateError,
 )
-from voice_llm.events import Finished, FinishReason, SentenceChunk, TextDelta
+from voice_llm.events import Finished, FinishReason, SentenceChunk, TextDelta, Thought, Usage
 from voice_llm.runtime import Call, Engine
 from voice_llm.testing import FakeBackend
 
@@ -421,3 +422,89 @@ class TestIsolation:
             usage = finished_of(await read(call.generate(user(attack)))).usage
             plain = finished_of(await read(call.generate(user("y" * len(attack.encode()))))).usage
             assert usage.prompt_tokens == plain.prompt_tokens
+
+
+async def test_a_call_that_nobody_holds_gives_its_place_back() -> None:
+    """Forgetting to close a call costs nothing for good; its reply in progress still holds it."""
+    async with running(FakeBackend(sequences=1)) as engine:
+        call = await engine.open_call()
+        stream = call.generate([{"role": "user", "content": "Alo"}])
+        del call
+        assert finished_of(await read(stream)).reason is FinishReason.STOP
+        del stream
+        await idle(engine)
+        assert engine.health().open_calls == 0
+
+
+@pytest.mark.parametrize("tenant", [None, "", 7])
+async def test_a_call_without_a_tenant_is_refused(tenant: Any) -> None:
+    """Nothing may end up under the key that all tenants share."""
+    async with running() as engine:
+        with pytest.raises(InvalidRequestError, match="tenant"):
+            engine.open_call(tenant=tenant)
+
+
+async def test_thought_that_the_prompt_opened_is_not_spoken() -> None:
+    """Templates of reasoning models end the prompt with <think>; the reply then begins inside it."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+
+    class Thinking(FakeBackend):
+        def _next_token(self, held: list[int]) -> int:
+            said = self.text_of(held).rpartition("<think>\n")[2].encode()
+            reply = b"Hmm.</think>Evet."
+            return reply[len(said)] if len(said) < len(reply) else 257
+
+    async with running(Thinking(), chat_template=template) as engine, engine.open_call() as call:
+        events = await read(call.generate([{"role": "user", "content": "Olur mu?"}]))
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "Evet."
+    assert "".join(e.text for e in events if isinstance(e, Thought)) == "Hmm."
+
+
+async def test_the_model_is_freed_only_after_the_last_prompt_is_tokenized() -> None:
+    """Tokenizing releases the GIL; freed under it, native code would read what is gone."""
+
+    class Slow(FakeBackend):
+        tokenizing = threading.Event()
+        go_on = threading.Event()
+        closed_while_tokenizing = False
+
+        def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+            if "beklet" in text:
+                self.tokenizing.set()
+                assert self.go_on.wait(10)
+                type(self).closed_while_tokenizing = self.closed
+            return super().tokenize(text, parse_special=parse_special)
+
+    backend = Slow()
+    async with running(backend) as engine:
+        call = await engine.open_call()
+        stream = call.generate([{"role": "user", "content": "beklet"}])
+        await asyncio.to_thread(backend.tokenizing.wait, 10)
+        closing = asyncio.ensure_future(engine.close())
+        while engine._worker.is_alive:
+            await asyncio.sleep(0)
+        backend.go_on.set()
+        await closing
+        with pytest.raises(EngineDeadError):
+            await read(stream)
+    assert backend.closed
+    assert not backend.closed_while_tokenizing
+
+
+async def test_a_turn_that_never_began_reports_no_tokens() -> None:
+    """What was not computed is not billed."""
+    backend = GatedBackend()
+    async with running(backend) as engine, engine.open_call() as call, engine.open_call() as other:
+        backend.hold()
+        first = call.generate([{"role": "user", "content": "Bekle"}])
+        await backend.held()
+        second = other.generate([{"role": "user", "content": "Ben de"}])
+        await prompts_made(engine)
+        second.cancel()
+        backend.release()
+        end = finished_of(await read(second))
+        assert end.usage == Usage()
+        await read(first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -50,6 +51,12 @@ async def test_a_stalled_step_fails_its_waiters_and_the_ones_to_come() -> None:
         assert "more than 30 s" in engine.health().detail
         with pytest.raises(EngineDeadError, match="stalled"):
             call.generate([{"role": "user", "content": "Alo?"}])
+        with pytest.raises(EngineDeadError, match="stalled"):
+            await engine.stats()
+        await asyncio.wait_for(call.close(), 10)
         backend.release()
+        async with asyncio.timeout(10):
+            while not engine.health().healthy:
+                await asyncio.sleep(0)
         await engine.check_integrity()
-        assert engine.health().healthy
+        assert engine.health().open_calls == 0

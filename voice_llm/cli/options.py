@@ -53,7 +53,7 @@ ThreadsOption = Annotated[
     str | None, typer.Option(help="CPU threads, or auto to measure once.", rich_help_panel=_MODEL, metavar="N|auto")
 ]
 GpuLayersOption = Annotated[
-    int | None, typer.Option(help="Layers on the GPU; -1 for all that fit.", rich_help_panel=_MODEL, metavar="N")
+    int | None, typer.Option(help="Layers on the GPU; -1 for all.", rich_help_panel=_MODEL, metavar="N")
 ]
 KvOption = Annotated[
     KVLayout | None,

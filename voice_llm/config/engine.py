@@ -30,8 +30,8 @@ class EngineConfig:
         threads: CPU threads of a single-token step; "auto" chooses at warm-up.
         threads_batch: CPU threads of a prefill step; "auto" chooses at warm-up.
         batch_tokens: Most tokens that one step takes (llama.cpp's ``n_batch``).
-        micro_batch_tokens: Most tokens computed at once (``n_ubatch``), at most ``batch_tokens``; "auto" chooses.
-        gpu_layers: Layers held by an accelerator; -1 holds all that fit, 0 none.
+        micro_batch_tokens: Most tokens computed at once (``n_ubatch``), at most ``batch_tokens``; "auto" is up to 512.
+        gpu_layers: Layers held by an accelerator; -1 holds all, 0 none.
         flash_attention: "auto" measures at warm-up, since it is slower on some machines.
         kv_layout: "split" gives each call its own KV stream, "unified" lets all share their cells, "auto" chooses.
         kv_type: Number format of the KV cache; "q8_0" halves its memory and needs flash attention.

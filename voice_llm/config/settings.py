@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     threads: int | Literal["auto"] | None = None
     """CPU threads of a single-token step."""
     gpu_layers: int | None = None
-    """Layers held by an accelerator; -1 holds all that fit."""
+    """Layers held by an accelerator; -1 holds all."""
     context_size: int | None = None
     """Tokens of prompt and reply that one call can hold."""
     max_batch_size: int | None = None

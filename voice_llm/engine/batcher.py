@@ -210,14 +210,15 @@ class DynamicBatcher:
         """Give queued requests their sequence and find out what of their prompt is in the cache already."""
         # Where sequences are short, a turn takes one before an early prefill does.
         for request in sorted(self._queued, key=lambda r: r.kind is not RequestKind.TURN):
+            if (self._clock() - now_s) * 1e3 > self._max_copy_ms:
+                break  # restores and moves take time too; the rest starts in the next step
             needs_logits = request.kind is RequestKind.TURN
             try:
                 if not self.calls.provide_sequence(request.call) and not self._take_from_hint(request):
                     continue
                 request.cached_tokens = self.calls.reuse(request.call, request.prompt, needs_logits=needs_logits)
                 if needs_logits:
-                    talkers = [r.sequence for r in self._running if r.kind is RequestKind.TURN]
-                    self._placement.bring_near(request.sequence, talkers)
+                    self._bring_near_talkers(request)
             except BackendError as e:
                 self._fail(request, e)
                 continue
@@ -228,6 +229,11 @@ class DynamicBatcher:
             self._running.append(request)
             if not request.remaining_tokens:
                 self._prompt_done(request, now_s)
+
+    def _bring_near_talkers(self, turn: Request) -> None:
+        talkers = [r.sequence for r in self._running if r.kind is RequestKind.TURN]
+        hinted = [r.sequence for r in self._running if r.kind is RequestKind.PREFILL]
+        self._placement.bring_near(turn.sequence, talkers, busy=hinted)
 
     def _take_from_hint(self, turn: Request) -> bool:
         """Let a turn that finds no sequence have one that only an early prefill is using."""
@@ -317,8 +323,9 @@ class DynamicBatcher:
 
     def _prompt_done(self, request: Request, now_s: float) -> None:
         try:
-            # A long state takes longer to copy than the callers who are talking can wait.
-            if len(request.prompt) * self.cost.copy_ms_per_token <= self._max_copy_ms:
+            # A long state takes longer to copy than callers who are listening to a reply can wait.
+            quiet = not any(r.state is RequestState.TALKING for r in self._running)
+            if quiet or len(request.prompt) * self.cost.copy_ms_per_token <= self._max_copy_ms:
                 self.calls.offer_prefix(request.call)
         except BackendError as e:
             self.calls.forget(request.call)
@@ -342,8 +349,7 @@ class DynamicBatcher:
         if request.first_token_s is None:
             request.first_token_s = now_s
         if self._backend.is_end_of_turn(token):
-            work.complete = True
-            self._finish(request, FinishReason.STOP)
+            self._finish(request, FinishReason.STOP, complete=True)
             return
         output = work.text.decode(self._backend.token_bytes(token))
         self._emit(request, output, now_s)
@@ -351,8 +357,7 @@ class DynamicBatcher:
         if output.stopped:
             self._finish(request, FinishReason.STOP)
         elif len(work.generated) >= work.max_tokens:
-            work.complete = True
-            self._finish(request, FinishReason.LENGTH)
+            self._finish(request, FinishReason.LENGTH, complete=True)
 
     def _emit(self, request: Request, output: TextOutput, now_s: float, *, last: bool = False) -> None:
         work = request.work
@@ -367,11 +372,12 @@ class DynamicBatcher:
             self._out.append((request, SentenceChunk(work.chunks, text, last and position == len(output.chunks))))
             work.chunks += 1
 
-    def _finish(self, request: Request, reason: FinishReason) -> None:
+    def _finish(self, request: Request, reason: FinishReason, *, complete: bool = False) -> None:
         now_s = self._clock()
         ended_by_itself = reason in (FinishReason.STOP, FinishReason.LENGTH)
         if request.turn is not None and ended_by_itself:
             self._emit(request, request.turn.text.flush(), now_s, last=True)
+            request.turn.complete = complete  # last, since the prompt thread may be reading
         request.finish_reason = reason
         self._out.append((request, Finished(reason, request.usage(), request.timings(now_s))))
         self._retire(request)

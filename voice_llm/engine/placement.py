@@ -44,16 +44,24 @@ class Placement:
         self._counters = counters
         self._max_ms = max_ms
 
-    def bring_near(self, sequence: KVSequence, talkers: Iterable[KVSequence]) -> bool:
+    def bring_near(
+        self, sequence: KVSequence, talkers: Iterable[KVSequence], *, busy: Iterable[KVSequence] = ()
+    ) -> bool:
         """Move a sequence beside the talkers where that pays; returns whether it was moved.
+
+        Args:
+            sequence: Which to move.
+            talkers: Those that single-token steps are made of.
+            busy: Others that work is going on in, and that stay where they are.
 
         Raises:
             BackendError: The move failed; all sequences that had a part in it are empty.
         """
         talking = {s.id for s in talkers}
+        fixed = talking | {s.id for s in busy}
         if not self._backend.info.split_kv or not talking or {sequence.id - 1, sequence.id + 1} & talking:
             return False
-        target = self._best_target(sequence, talking)
+        target = self._best_target(sequence, talking, fixed)
         if target is None:
             return False
         other = self._pool.holder(target)
@@ -63,9 +71,9 @@ class Placement:
         self._move(sequence, target, other)
         return True
 
-    def _best_target(self, sequence: KVSequence, talking: set[int]) -> int | None:
+    def _best_target(self, sequence: KVSequence, talking: set[int], fixed: set[int]) -> int | None:
         """Return the neighbour of a talker that is cheapest to take: closing a gap first, then a free id."""
-        around = {n for t in talking for n in (t - 1, t + 1)} - talking - {sequence.id}
+        around = {n for t in talking for n in (t - 1, t + 1)} - fixed - {sequence.id}
         candidates = [n for n in around if 0 <= n < self._pool.size]
         if not candidates:
             return None

@@ -166,8 +166,8 @@ class Request:
         self.state = state
 
     def usage(self) -> Usage:
-        """Return the token counts so far."""
-        return Usage(len(self.prompt), self.cached_tokens, len(self.turn.generated) if self.turn else 0)
+        """Return the token counts so far; of a prompt that was not finished, what was computed."""
+        return Usage(self.computed_tokens, self.cached_tokens, len(self.turn.generated) if self.turn else 0)
 
     def timings(self, now_s: float) -> Timings:
         """Return the times since arrival, in milliseconds."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ..backend import Tokenizer
 from ..config import SamplingParams
 from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, TurnWork
 from ..errors import EngineDeadError, EngineError, InvalidRequestError, VoiceLLMError, WrongStateError
@@ -46,6 +47,10 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.call_id} [{'closed' if self._closed else 'open'} | tenant: {self.tenant}]>"
+
+    def __del__(self) -> None:
+        # A call that nobody can close any more would hold its place for ever.
+        self.close_nowait()
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,6 +114,8 @@ class Call:
             submission.cancel()
             done.cancel()
             raise
+        except Exception as e:
+            raise _as_ours(e) from e
 
     def generate(
         self,
@@ -141,7 +148,7 @@ class Call:
         settled = (params or self._engine.profile.sampling).replace(**overrides)
         arrival = self._engine.clock() if arrival_s is None else arrival_s
         submission = self._submission()
-        stream = ReplyStream(submission.cancel)
+        stream = ReplyStream(submission.cancel, call=self)
         watcher = weakref.ref(stream)  # a strong one would keep an abandoned stream from being noticed
 
         def sink(event: Any) -> None:
@@ -169,7 +176,8 @@ class Call:
         """End the call without waiting: everything is free at the engine's next step."""
         if not self._closed:
             self._closed = True
-            self._engine._post_nowait(lambda: self._engine._batcher.close_call(self._live))
+            batcher, live = self._engine._batcher, self._live
+            self._engine._post_nowait(lambda: batcher.close_call(live))
 
     def _submission(self) -> Submission:
         engine = self._engine
@@ -191,7 +199,10 @@ class Call:
             with self._engine._listening(request, sink):
                 submission.submit(request)
 
-        return self._engine._loop.run_in_executor(self._engine._prompts, make_and_submit)
+        try:
+            return self._engine._loop.run_in_executor(self._engine._prompts, make_and_submit)
+        except RuntimeError:
+            raise EngineDeadError("the engine is closed") from None
 
     def _prefill_request(self, messages: Messages, rag_context: str | None, arrival_s: float) -> Request:
         reserve_tokens = self._engine.profile.sampling.max_tokens
@@ -205,7 +216,11 @@ class Call:
         if parsed[-1].role == "assistant":
             raise InvalidRequestError("the last message must be the caller's, not the assistant's", param="messages")
         tokens = self._tokens(parsed, rag_context, params.max_tokens, open_ended=False)
-        text = TextPipeline(stop=params.stop, language=self._engine.profile.language)
+        text = TextPipeline(
+            stop=params.stop,
+            language=self._engine.profile.language,
+            inside_thought=_opens_thought(tokens, self._engine.backend),
+        )
         turn = TurnWork(self._engine.backend.new_sampler(params), text, params.max_tokens)
         self._turns.append(turn)
         return Request(self._live, RequestKind.TURN, tokens, arrival_s, turn)
@@ -248,16 +263,20 @@ class Opening:
 
     async def _open(self) -> Call:
         engine, call_id = self._engine, self._call_id
-        engine._check_alive()
         key = IsolationKey(engine.backend.info.model_id, engine.profile.name, self._tenant)
-        opening = engine._worker.call(lambda: engine._batcher.open_call(call_id, key))
-        try:
-            live = await asyncio.shield(asyncio.wrap_future(opening))
-        except asyncio.CancelledError:
-            # The engine may open it yet, and nobody would ever close it.
-            opening.add_done_callback(lambda f: None if f.exception() else Call(engine, f.result()).close_nowait())
-            raise
+        live = await engine._run(
+            lambda: engine._batcher.open_call(call_id, key),
+            # Opened after its opener gave up: nobody else would ever close it.
+            on_late=lambda late: engine._post_nowait(lambda: engine._batcher.close_call(late)),
+        )
         return Call(engine, live)
+
+
+def _opens_thought(prompt: Sequence[int], tokenizer: Tokenizer) -> bool:
+    """Whether the prompt ends with an opened ``<think>``, as some templates' generation prompts do."""
+    names = {token: text for text, token in tokenizer.control_tokens.items() if "think" in text}
+    end = "".join(names.get(t) or tokenizer.token_bytes(t).decode("utf-8", "replace") for t in prompt[-6:])
+    return end.rstrip().endswith("<think>")
 
 
 def _as_reply(turn: TurnWork) -> Reply:

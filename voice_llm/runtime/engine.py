@@ -12,9 +12,10 @@ import datetime
 import logging
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
@@ -23,7 +24,7 @@ from ..backend import Backend, BackendCounters
 from ..config import EngineConfig, Profile
 from ..engine import BatcherCounters, CoreEvent, DynamicBatcher, Failed, Request
 from ..engine.calibration import calibrate
-from ..errors import EngineDeadError
+from ..errors import EngineDeadError, InvalidRequestError
 from ..events import Finished, Prefilled
 from ..prompt import ENGLISH, TURKISH, PromptFormatter, resolve_template
 from .call import Opening
@@ -94,8 +95,12 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._batcher = DynamicBatcher(backend, config or profile.engine, clock=clock, max_calls=max_calls)
         self._formatter = _formatter(backend, profile)
-        self._worker = EngineWorker(backend, self._batcher, deliver=self._deliver, clock=clock)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="voice-llm-prompt")
+        # A prompt may still be tokenized, with the GIL released, when the model is to be freed.
+        self._worker = EngineWorker(
+            backend, self._batcher, deliver=self._deliver, clock=clock, before_close=self._prompts.shutdown
+        )
+        self._waiters: set[asyncio.Future[Any]] = set()
         self._sinks: dict[Request, Callable[[Any], None]] = {}
         self._closed = False
         self._watchdog = Watchdog(self._is_stalled, self._tell_of_stall)
@@ -130,7 +135,12 @@ class Engine:
         if not isinstance(profile, Profile):
             profile = await asyncio.to_thread(Profile.load, profile)
         config = profile.engine.replace(**engine_options)
-        backend, config = await asyncio.to_thread(load_backend, profile, config, model, progress)
+        loading = asyncio.ensure_future(asyncio.to_thread(load_backend, profile, config, model, progress))
+        try:
+            backend, config = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(lambda late: None if late.exception() else late.result()[0].close())
+            raise
         return await cls.start(backend, profile, config=config, max_calls=max_calls)
 
     @classmethod
@@ -189,7 +199,12 @@ class Engine:
             AtCapacityError: As many calls are open as may be.
             WrongStateError: The tenant has an open call of that id.
             EngineDeadError: The engine is closed or has died.
+
+        Raises:
+            InvalidRequestError: The tenant is not named.
         """
+        if not isinstance(tenant, str) or not tenant:
+            raise InvalidRequestError(f"tenant must be a name, not {tenant!r}", param="tenant")
         return Opening(self, call_id or uuid4().hex, tenant)
 
     def health(self) -> Health:
@@ -220,14 +235,13 @@ class Engine:
         self._closed = True
         await asyncio.to_thread(self._watchdog.stop)
         await asyncio.to_thread(self._worker.stop)
-        await asyncio.to_thread(self._prompts.shutdown)
         await asyncio.sleep(0)  # lets the last events, already on their way, reach their readers
 
     async def _warm_up(self) -> None:
         await self._run(lambda: calibrate(self._backend, self._batcher.cost, self._clock))
         if not self._profile.system_prompt:
             return
-        async with self.open_call(tenant="") as call:
+        async with Opening(self, "warm-up", tenant="") as call:
             call._live.seeded = True  # it is kept under the profile's key, not under its own as well
             await call.prefill([{"role": "system", "content": self._profile.system_prompt}])
             await self._run(lambda: self._batcher.calls.save_prefix(call._live, call._live.key.of_profile))
@@ -241,8 +255,29 @@ class Engine:
             calls.parked_bytes,
         )
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._worker.call(work))
+    async def _run(self, work: Callable[[], T], *, on_late: Callable[[T], None] | None = None) -> T:
+        """Run ``work`` on the engine's thread.
+
+        Args:
+            work: What to run.
+            on_late: Given the result where nobody waits for it any more.
+        """
+        self._check_alive()
+        waiter: asyncio.Future[T] = self._loop.create_future()
+        self._waiters.add(waiter)
+
+        def settle(done: Future[T]) -> None:
+            self._waiters.discard(waiter)
+            error = done.exception()
+            if not waiter.done() and error is None:
+                waiter.set_result(done.result())
+            elif not waiter.done() and error is not None:
+                waiter.set_exception(error)
+            elif on_late is not None and error is None:
+                on_late(done.result())
+
+        self._worker.call(work).add_done_callback(lambda done: self._on_loop(settle, done))
+        return await waiter
 
     def _check_alive(self) -> None:
         if not self._worker.is_alive:
@@ -255,9 +290,16 @@ class Engine:
         return busy_since_s is not None and self._clock() - busy_since_s > _STALL_S
 
     def _tell_of_stall(self) -> None:
-        """Called on the watchdog's thread: end every waiter's wait, since the step may never come back."""
-        failed: list[CoreEvent] = [(request, Failed(EngineDeadError(_STALLED))) for request in list(self._sinks)]
-        self._deliver(failed)
+        """Called on the watchdog's thread: end every wait, since the step may never come back."""
+        for request in list(self._sinks):
+            self._post_nowait(partial(self._batcher.cancel, request))
+            self._deliver([(request, Failed(EngineDeadError(_STALLED)))])
+        self._on_loop(self._fail_waiters)
+
+    def _fail_waiters(self) -> None:
+        for waiter in list(self._waiters):
+            if not waiter.done():
+                waiter.set_exception(EngineDeadError(_STALLED))
 
     @contextmanager
     def _listening(self, request: Request, sink: Callable[[Any], None]) -> Iterator[None]:
@@ -280,10 +322,14 @@ class Engine:
 
     def _deliver(self, events: list[CoreEvent]) -> None:
         """Called on the engine's thread."""
+        self._on_loop(self._dispatch, events)
+
+    def _on_loop(self, function: Callable[..., None], *args: Any) -> None:
+        """Call a function on the event loop, from any thread; where the loop is closed, nobody is left to tell."""
         try:
-            self._loop.call_soon_threadsafe(self._dispatch, events)
+            self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
-            logger.debug("%d events have no event loop to go to", len(events))
+            logger.debug("the event loop is closed; %s is not told", function.__name__)
 
     def _dispatch(self, events: list[CoreEvent]) -> None:
         for request, event in events:

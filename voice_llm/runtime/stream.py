@@ -29,8 +29,9 @@ class ReplyStream:
         SlowConsumerError: Too many events were left unread; the turn was cancelled.
     """
 
-    def __init__(self, cancel: Callable[[FinishReason], None]) -> None:
+    def __init__(self, cancel: Callable[[FinishReason], None], *, call: object = None) -> None:
         self._cancel = cancel
+        self._call = call  # a call that nobody holds is closed, and a reply in progress holds it
         self._events: deque[GenerateEvent] = deque()
         self._arrived = asyncio.Event()
         self._error: VoiceLLMError | None = None

@@ -28,6 +28,7 @@ class EngineWorker:
         batcher: Touched by the thread only.
         deliver: Given the events of a step, on the worker's thread, once a step; must not block.
         clock: Monotonic seconds.
+        before_close: Called on the worker's thread before the backend is closed; returns once nobody else uses it.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class EngineWorker:
         *,
         deliver: Callable[[list[CoreEvent]], None],
         clock: Callable[[], float],
+        before_close: Callable[[], None] = lambda: None,
     ) -> None:
+        self._before_close = before_close
         self._backend = backend
         self._batcher = batcher
         self._deliver = deliver
@@ -178,6 +181,7 @@ class EngineWorker:
         except Exception:
             logger.exception("open requests could not be told that the engine has ended")
         finally:
+            self._before_close()
             self._backend.close()
 
     @staticmethod

@@ -6,10 +6,13 @@ ordinals and titles, addresses, words such as "no." and "ID.", brackets and elli
 
 from __future__ import annotations
 
+import logging
 import re
 from enum import IntEnum
 
 from sentencex import segment
+
+logger = logging.getLogger(__name__)
 
 
 class Boundary(IntEnum):
@@ -119,8 +122,15 @@ def _follows_ordinal(word: str, *, is_complete: bool) -> bool | None:
 
 
 def _is_sentence(head: str, next_word: str, language: str) -> bool:
-    # Plain spaces only: sentencex panics, past any `except Exception`, on white space such as U+0085 after an initial.
-    return bool(segment(language, f"{' '.join(head.split())} {next_word}")[-1] == next_word)
+    # Plain spaces only: sentencex panics on white space such as U+0085 after an initial.
+    try:
+        return bool(segment(language, f"{' '.join(head.split())} {next_word}")[-1] == next_word)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        # A panic of its Rust code is no `Exception`: it would end the engine's thread, and with it every call.
+        logger.exception("the sentence segmenter failed; the sentence goes on")
+        return False
 
 
 def _fold(word: str) -> str:
