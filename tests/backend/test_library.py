@@ -28,7 +28,7 @@ def test_a_missing_symbol_is_named_together_with_the_command_that_helps(monkeypa
 
 def test_a_library_without_a_declared_symbol_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_HOLDS_GIL", (*library._HOLDS_GIL, "llama_of_tomorrow"))
-    monkeypatch.setattr("llama_cpp.llama_cpp.llama_of_tomorrow", library.api.llama_n_ctx, raising=False)
+    monkeypatch.setattr("llama_cpp.llama_cpp.llama_of_tomorrow", library.api.llama_n_ctx_seq, raising=False)
     with pytest.raises(BackendError, match="llama_of_tomorrow"):
         library._bind()
 

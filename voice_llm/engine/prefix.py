@@ -111,10 +111,6 @@ class PrefixStore:
             self._entries.remove(min(self._entries, key=lambda e: e.used))
         return True
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
-
 
 def common_prefix_length(a: list[int], b: list[int]) -> int:
     """Return how many leading tokens are equal; compares slices, since token loops are slow in Python."""

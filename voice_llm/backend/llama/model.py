@@ -90,16 +90,6 @@ class LlamaModel:
         return max(0, int(api.llama_model_n_swa(self.pointer)))
 
     @property
-    def is_recurrent(self) -> bool:
-        """Whether some of the state is recurrent, which cannot be rewound token by token."""
-        return bool(api.llama_model_is_recurrent(self.pointer) or api.llama_model_is_hybrid(self.pointer))
-
-    @property
-    def train_context(self) -> int:
-        """Context length that the model was trained for, in tokens."""
-        return int(api.llama_model_n_ctx_train(self.pointer))
-
-    @property
     def chat_template(self) -> str | None:
         """The file's own Jinja chat template, if it has one."""
         text = api.llama_model_chat_template(self.pointer, None)
