@@ -1,8 +1,7 @@
 """voice_llm: the language-model engine for phone calls.
 
 Example:
-    >>> engine = await Engine.load("smollm2_135m_demo")
-    >>> async with engine.open_call() as call:
+    >>> async with await Engine.load("smollm2_135m_demo") as engine, engine.open_call() as call:
     ...     async for event in call.generate([{"role": "user", "content": "Hello!"}]):
     ...         print(event)
 """

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
 
 from ..backend import Backend, BackendCounters
@@ -167,6 +168,14 @@ class Engine:
             await engine.close()
             raise
         return engine
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "live" if self._worker.is_alive else "dead"
