@@ -113,6 +113,13 @@ class TestRefusals:
         assert phrase in error["message"]
         assert result.stderr == ""
 
+    def test_the_variables_model_file_goes_before_the_profiles(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("LLM_LLAMA_SERVICE_MODEL_PATH", str(tmp_path / "of-the-variable.gguf"))
+        assert_clear(voice_llm("call", "--say", "x"), 1, "of-the-variable.gguf")
+        assert_clear(voice_llm("call", "--model", tmp_path / "of-the-flag.gguf", "--say", "x"), 1, "of-the-flag.gguf")
+
     @pytest.mark.parametrize(
         ("arguments", "phrase"),
         [

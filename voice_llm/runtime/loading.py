@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ..config import EngineConfig, Profile
 from ..models import resolve_model
 
 __all__ = ["load_backend"]
+
+logger = logging.getLogger(__name__)
 
 
 def load_backend(
@@ -27,7 +30,7 @@ def load_backend(
         ModelFileError: The file is missing, truncated or not GGUF.
         BackendError: It cannot be loaded, or its context does not fit into memory.
     """
-    path = resolve_model(profile.model, override=model)
+    path = resolve_model(profile.model, override=model, progress=logger.info)
     # The native library is loaded here and not at import, so that everything else works without it.
     from ..backend.llama import LlamaBackend, LlamaModel
     from ..backend.llama.tuning import settle
