@@ -1,7 +1,8 @@
 """The sans-I/O core: calls, pool, scheduler, cost model and the step. No clock, thread, event loop or native code."""
 
-from .batcher import BatcherCounters, CoreEvent, DynamicBatcher, Failed
+from .batcher import CoreEvent, DynamicBatcher, Failed
 from .cost import CostModel, DecodeShape
+from .counters import BatcherCounters
 from .pool import ContextPool, KVSequence
 from .prefix import IsolationKey, PrefixStore
 from .request import LiveCall, Request, RequestKind, RequestState, TurnWork

@@ -25,12 +25,13 @@ from ..events import Finished, FinishReason, GenerateEvent, Prefilled, SentenceC
 from ..text import TextOutput
 from .calls import CallTable
 from .cost import CostModel, DecodeShape
+from .counters import BatcherCounters
 from .placement import Placement
 from .prefix import IsolationKey, PrefixStore
 from .request import LiveCall, Request, RequestKind, RequestState
 from .scheduler import Plan, Scheduler
 
-__all__ = ["BatcherCounters", "CoreEvent", "DynamicBatcher", "Failed"]
+__all__ = ["CoreEvent", "DynamicBatcher", "Failed"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,26 +49,6 @@ class Failed:
 
 CoreEvent = tuple[Request, GenerateEvent | Prefilled | Failed]
 """Whom it concerns, and what happened."""
-
-
-@dataclass(slots=True)
-class BatcherCounters:
-    """Running totals since start; times in milliseconds."""
-
-    decode_steps: int = 0
-    decode_rows: int = 0
-    decode_micro_batches: int = 0
-    decode_ms: float = 0.0
-    prefill_steps: int = 0
-    prefill_tokens: int = 0
-    prefill_ms: float = 0.0
-    sample_ms: float = 0.0
-    step_ms: float = 0.0
-    longest_step_ms: float = 0.0
-    failed_steps: int = 0
-    rehomed: int = 0
-    restored_tokens: int = 0
-    parked: int = 0
 
 
 @dataclass(slots=True)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..backend.base import Backend, SavedState
 from ..config.engine import EngineConfig
 from ..errors import AtCapacityError, BackendError, EngineError, WrongStateError
+from .counters import BatcherCounters
 from .pool import ContextPool, KVSequence
 from .prefix import IsolationKey, PrefixStore, common_prefix_length
 from .request import LiveCall, Request
-
-if TYPE_CHECKING:
-    from .batcher import BatcherCounters
 
 __all__ = ["CallTable"]
 

@@ -8,15 +8,13 @@ is saved and restored under another id, or exchanged with that of an idle call.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..backend.base import Backend
 from ..errors import BackendError
 from .cost import CostModel
+from .counters import BatcherCounters
 from .pool import ContextPool, KVSequence
-
-if TYPE_CHECKING:
-    from .batcher import BatcherCounters
 
 __all__ = ["Placement"]
 
