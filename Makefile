@@ -25,7 +25,7 @@ demo: $(DEMO) ## Hold a phone call of three turns with the packaged model
 	  --rag-context @pipelines/demo/insurance_context.txt \
 	  --say 'When is the phone desk open?' \
 	  --say 'What is the deductible for water damage?' \
-	  --say 'When does a plumber come?' $(ARGS)
+	  --say 'Thank you, that is all. Goodbye.' --seed 1 $(ARGS)
 
 test: $(DEV) ## Run the tests
 	$(BIN)/python -m pytest -m 'unit or model' $(ARGS)
