@@ -1,0 +1,100 @@
+"""Eager turns: the reply is begun at the first transcript of a pause, and spoken once the turn has surely ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipecat.audio.turn.base_turn_analyzer import BaseTurnAnalyzer
+from pipecat.frames.frames import (
+    EagerEndOfTurnCancelFrame,
+    Frame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.turns.types import ProcessFrameResult, UserTurnSpeculation
+from pipecat.turns.user_stop import TurnAnalyzerUserTurnStopStrategy
+from pipecat.turns.user_turn_strategies import UserTurnStrategies
+
+__all__ = ["EagerTurnStopStrategy", "eager_turn_strategies"]
+
+
+class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
+    """Ends turns as Pipecat's default does, and has the reply begun while that is still being decided.
+
+    A finalized transcript in a pause starts generation on a copy of the context. The service holds the reply back until
+    the turn ends with that same text, which confirms it; speech that goes on, more text, or a tool call withdraws it.
+
+    Args:
+        turn_analyzer: Decides whether a pause is the end of the turn.
+        **kwargs: For ``TurnAnalyzerUserTurnStopStrategy``.
+    """
+
+    def __init__(self, *, turn_analyzer: BaseTurnAnalyzer, **kwargs: Any) -> None:
+        super().__init__(turn_analyzer=turn_analyzer, **kwargs)
+        self._segments: list[str] = []
+        self._in_pause = False
+        self._speculation: UserTurnSpeculation | None = None
+
+    async def process_frame(self, frame: Frame) -> ProcessFrameResult:
+        """Follow speech and transcripts; always CONTINUE."""
+        if isinstance(frame, VADUserStartedSpeakingFrame):
+            self._in_pause = False
+            await self._withdraw()
+        elif isinstance(frame, VADUserStoppedSpeakingFrame):
+            self._in_pause = True
+        elif isinstance(frame, EagerEndOfTurnCancelFrame):
+            self._speculation = None  # withdrawn by the service, and known to all by this very frame
+        elif isinstance(frame, TranscriptionFrame):
+            self._segments.append(frame.text)
+        result = await super().process_frame(frame)
+        if isinstance(frame, TranscriptionFrame) and frame.finalized and self._in_pause:
+            await self._speculate()
+        return result
+
+    async def trigger_user_turn_stopped(self, *, enable_user_speaking_frames: bool | None = None) -> None:
+        """End the turn: with the reply that was begun, where it answers all that was said."""
+        speculation, self._speculation = self._speculation, None
+        if speculation is not None and speculation.text == self._turn_text():
+            await self.trigger_user_turn_finalized(
+                enable_user_speaking_frames=enable_user_speaking_frames, confirms_speculation=True
+            )
+            return
+        if speculation is not None:
+            await self.trigger_user_turn_speculation_cancelled()
+        await super().trigger_user_turn_stopped(enable_user_speaking_frames=enable_user_speaking_frames)
+
+    async def handle_user_turn_started(self) -> None:
+        """Withdraw what an unresolved turn left behind."""
+        await self._withdraw()
+        await super().handle_user_turn_started()
+
+    async def handle_user_turn_stopped(self) -> None:
+        """Forget the turn's text; a reply that nothing has confirmed is withdrawn."""
+        self._segments.clear()
+        await self._withdraw()
+        await super().handle_user_turn_stopped()
+
+    async def _speculate(self) -> None:
+        """Have the reply begun, unless the transcript has just ended the turn."""
+        text = self._turn_text()
+        if not text or (self._speculation is not None and self._speculation.text == text):
+            return
+        await self._withdraw()
+        self._speculation = UserTurnSpeculation(text=text)
+        await self.trigger_user_turn_inference_triggered(speculation=self._speculation)
+
+    async def _withdraw(self) -> None:
+        if self._speculation is not None:
+            self._speculation = None
+            await self.trigger_user_turn_speculation_cancelled()
+
+    def _turn_text(self) -> str:
+        return " ".join(" ".join(self._segments).split())
+
+
+def eager_turn_strategies() -> UserTurnStrategies:
+    """Return Pipecat's default turn strategies with an eager stop; loads the turn detector, so not on an event loop."""
+    from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
+
+    return UserTurnStrategies(stop=[EagerTurnStopStrategy(turn_analyzer=LocalSmartTurnAnalyzerV3())])
