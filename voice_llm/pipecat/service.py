@@ -99,6 +99,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         self._cleaned_up = False
         self._context: LLMContext | None = None  # the live one: it is read anew whenever it is needed
         self._answering = False
+        self._spoken_known = True  # whether the context holds what of the last reply was spoken
         self._strategies: UserTurnStrategies | None = None
         self._speculation: Speculation | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -156,8 +157,9 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             return
         await self.push_frame(frame, direction)
         if isinstance(frame, LLMContextAssistantTurnFrame):
+            self._spoken_known = True
             self._prefill(greeting=frame.text)
-        elif isinstance(frame, VADUserStartedSpeakingFrame):
+        elif isinstance(frame, VADUserStartedSpeakingFrame) and self._spoken_known:
             self._prefill()
 
     def prefill_user_text(self, text: str) -> None:
@@ -204,6 +206,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
 
     async def _answer(self, context: LLMContext) -> None:
         self._answering = True
+        self._spoken_known = False
         try:
             await self.push_frame(LLMFullResponseStartFrame())
             await self.start_processing_metrics()
@@ -225,7 +228,8 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             params["messages"],
             sampling_of(self._settings, self._engine.profile),
             rag_context=assert_given(self._settings.rag_context),
-            **_tooling(params),
+            tools=params["tools"],
+            tool_choice=params["tool_choice"],
         )
         try:
             tool_calls = [tool_call async for tool_call in self._speak(stream)]
@@ -315,7 +319,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             if messages:
                 call = await self._ready_call()
                 rag_context = assert_given(self._settings.rag_context)
-                await call.prefill(messages, rag_context=rag_context, **_tools(params))
+                await call.prefill(messages, rag_context=rag_context, tools=params["tools"])
         except VoiceLLMError as e:
             # A hint that cannot be followed changes nothing: the turn itself will say what is wrong.
             logger.debug("no early prefill: %s", e.code)
@@ -353,7 +357,3 @@ def _token_usage(usage: Usage) -> LLMTokenUsage:
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
         cache_read_input_tokens=usage.cached_tokens,
     )
-
-
-def _tools(p): return {"tools": p["tools"]} if p["tools"] else {}
-def _tooling(p): return {"tools": p["tools"], "tool_choice": p["tool_choice"]} if p["tools"] else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pipecat.audio.turn.base_turn_analyzer import BaseTurnAnalyzer
@@ -35,14 +36,18 @@ class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
         self._segments: list[str] = []
         self._in_pause = False
         self._speculation: UserTurnSpeculation | None = None
+        self._deciding: asyncio.Task[None] | None = None
 
     async def process_frame(self, frame: Frame) -> ProcessFrameResult:
         """Follow speech and transcripts; always CONTINUE."""
+        if isinstance(frame, VADUserStoppedSpeakingFrame):
+            self._in_pause = True
+            await self._decide(frame)
+            return ProcessFrameResult.CONTINUE
         if isinstance(frame, VADUserStartedSpeakingFrame):
             self._in_pause = False
+            await self._cancel_decision()
             await self._withdraw()
-        elif isinstance(frame, VADUserStoppedSpeakingFrame):
-            self._in_pause = True
         elif isinstance(frame, EagerEndOfTurnCancelFrame):
             self._speculation = None  # withdrawn by the service, and known to all by this very frame
         elif isinstance(frame, TranscriptionFrame):
@@ -74,6 +79,25 @@ class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
         self._segments.clear()
         await self._withdraw()
         await super().handle_user_turn_stopped()
+
+    async def cleanup(self) -> None:
+        """Stop deciding."""
+        await self._cancel_decision()
+        await super().cleanup()
+
+    async def _decide(self, frame: VADUserStoppedSpeakingFrame) -> None:
+        """Ask the turn detector beside the aggregator's own task, which else would not see the transcript meanwhile."""
+        await self._cancel_decision()
+
+        async def decide() -> None:
+            await super(EagerTurnStopStrategy, self).process_frame(frame)
+
+        self._deciding = self.task_manager.create_task(decide(), f"{self}::decide")
+
+    async def _cancel_decision(self) -> None:
+        task, self._deciding = self._deciding, None
+        if task is not None and task is not asyncio.current_task():
+            await self.task_manager.cancel_task(task)
 
     async def _speculate(self) -> None:
         """Have the reply begun, unless the transcript has just ended the turn."""

@@ -1,0 +1,105 @@
+"""Contexts as Pipecat writes them become prompts that a local template takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
+from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
+from pipecat.processors.aggregators.llm_context import LLMContext
+
+from voice_llm.pipecat import VoiceLLMAdapter
+
+pytestmark = pytest.mark.unit
+
+_CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+async def messages_of(messages: list[Any], **options: Any) -> list[dict[str, Any]]:
+    adapter = VoiceLLMAdapter()
+    return (await adapter.get_llm_invocation_params(LLMContext(messages), **options))["messages"]
+
+
+async def test_the_system_instruction_comes_first() -> None:
+    said = await messages_of([{"role": "user", "content": "Hi"}], system_instruction="Be brief.")
+    assert said == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+
+
+async def test_developer_messages_become_the_callers() -> None:
+    said = await messages_of([{"role": "developer", "content": "Greet."}, {"role": "user", "content": "Hi"}])
+    assert [m["role"] for m in said] == ["user", "user"]
+
+
+async def test_a_system_message_in_the_middle_becomes_the_callers() -> None:
+    said = await messages_of(
+        [{"role": "user", "content": "Hi"}, {"role": "system", "content": "Now in Turkish."}],
+        system_instruction="Brief.",
+    )
+    assert [m["role"] for m in said] == ["system", "user", "user"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_a_first_system_message_is_used_where_no_instruction_was_given() -> None:
+    history = [{"role": "system", "content": "From the context."}, {"role": "user", "content": "Hi"}]
+    assert (await messages_of(history))[0] == {"role": "system", "content": "From the context."}
+
+
+async def test_irregular_white_space_of_transcripts_is_made_regular() -> None:
+    said = await messages_of([{"role": "user", "content": "  What is  my \t balance?  "}])
+    assert said[0]["content"] == "What is my balance?"
+
+
+async def test_line_breaks_of_typed_text_stay() -> None:
+    said = await messages_of([{"role": "user", "content": "one\n two"}])
+    assert said[0]["content"] == "one\ntwo"
+
+
+async def test_text_and_the_tool_call_after_it_are_one_message_as_sampled() -> None:
+    said = await messages_of(
+        [
+            {"role": "assistant", "content": "Let me look."},
+            {"role": "assistant", "tool_calls": [_CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": "IN_PROGRESS"},
+        ]
+    )
+    assert said[0] == {"role": "assistant", "content": "Let me look.", "tool_calls": [_CALL]}
+    assert [m["role"] for m in said] == ["assistant", "tool"]
+
+
+async def test_the_context_itself_is_never_changed() -> None:
+    context = LLMContext([{"role": "developer", "content": " Hi "}, {"role": "user", "content": "a  b"}])
+    await VoiceLLMAdapter().get_llm_invocation_params(context)
+    assert context.messages == [{"role": "developer", "content": " Hi "}, {"role": "user", "content": "a  b"}]
+
+
+async def test_messages_for_this_service_alone_are_unwrapped() -> None:
+    adapter = VoiceLLMAdapter()
+    own = adapter.create_llm_specific_message({"role": "user", "content": "only here"})
+    params = await adapter.get_llm_invocation_params(LLMContext([own]))
+    assert params["messages"] == [{"role": "user", "content": "only here"}]
+
+
+async def test_tools_are_written_as_openai_does() -> None:
+    schema = FunctionSchema(name="look", description="Look up", properties={"n": {"type": "string"}}, required=["n"])
+    context = LLMContext([{"role": "user", "content": "Hi"}], tools=ToolsSchema(standard_tools=[schema]))
+    params = await VoiceLLMAdapter().get_llm_invocation_params(context)
+    assert params["tools"] == [
+        {
+            "type": "function",
+            "function": {
+                "name": "look",
+                "description": "Look up",
+                "parameters": {"type": "object", "properties": {"n": {"type": "string"}}, "required": ["n"]},
+            },
+        }
+    ]
+    assert params["tool_choice"] == "auto"
+
+
+async def test_openai_is_never_imported() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, voice_llm.pipecat; sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

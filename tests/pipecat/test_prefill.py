@@ -1,0 +1,158 @@
+"""What is known of the next prompt is computed while nobody waits, and never in the way of a live turn."""
+
+from __future__ import annotations
+
+import pytest
+from pipecat.frames.frames import LLMContextFrame, MetricsFrame
+from pipecat.metrics.metrics import LLMTokenUsage, LLMUsageMetricsData
+from pipecat.processors.aggregators.llm_context import LLMContext
+
+from tests.runtime.helpers import GatedBackend, idle, prompts_made, running
+from voice_llm.pipecat import VoiceLLMService
+from voice_llm.runtime import Engine
+from voice_llm.testing import FakeBackend
+
+from .bot import Bot, calling
+
+pytestmark = pytest.mark.unit
+
+# A byte is a token here, and so is a control token: end of the turn, line break, start of a turn, "assistant\n".
+_TAIL_TOKENS = 1 + 1 + 1 + len("assistant\n")
+
+
+def computed(usage: LLMTokenUsage) -> int:
+    return usage.prompt_tokens - (usage.cache_read_input_tokens or 0)
+
+
+def usages(bot: Bot) -> list[LLMTokenUsage]:
+    data = [d for f in bot.recorder.of(MetricsFrame) if isinstance(f, MetricsFrame) for d in f.data]
+    return [d.value for d in data if isinstance(d, LLMUsageMetricsData)]
+
+
+async def settled(bot: Bot, engine: Engine) -> None:
+    """Wait until the pipeline and the engine have nothing left to do."""
+    await bot.silence()
+    await prompts_made(engine)
+    await idle(engine)
+
+
+async def turn(bot: Bot, engine: Engine, text: str) -> LLMTokenUsage:
+    count = len(usages(bot))
+    await bot.say(text)
+    await bot.until(lambda: len(usages(bot)) > count, "the turn's usage")
+    bot.speaker.play(10)
+    await settled(bot, engine)
+    return usages(bot)[count]
+
+
+async def test_the_opening_prompt_is_in_the_cache_before_the_caller_speaks() -> None:
+    backend = FakeBackend()
+    async with running(backend) as engine:
+        settings = VoiceLLMService.Settings(system_instruction="A long persona. " * 10)
+        bot = Bot(VoiceLLMService(engine=engine, settings=settings))
+        async with calling(bot):
+            await settled(bot, engine)
+            assert backend.counters.sampled_tokens == 0
+            usage = await turn(bot, engine, "hello")
+    assert (usage.cache_read_input_tokens or 0) >= 160
+
+
+async def test_history_and_header_are_computed_after_a_reply_so_that_only_the_words_are_left() -> None:
+    async with running() as engine:
+        bot = Bot(VoiceLLMService(engine=engine, chunks=True), shows_words=False)
+        async with calling(bot):
+            await turn(bot, engine, "hello")
+            usage = await turn(bot, engine, "what do I pay")
+    assert computed(usage) == len("what do I pay") + _TAIL_TOKENS
+
+
+async def test_without_early_prefill_the_header_is_left_to_the_turn() -> None:
+    async with running() as engine:
+        bot = Bot(VoiceLLMService(engine=engine, chunks=True, early_prefill=False))
+        async with calling(bot):
+            await turn(bot, engine, "hello")
+            usage = await turn(bot, engine, "what do I pay")
+    assert computed(usage) > len("what do I pay") + _TAIL_TOKENS
+
+
+async def test_partial_transcripts_leave_the_turn_with_next_to_nothing_to_compute() -> None:
+    async with running() as engine:
+        bot = Bot(VoiceLLMService(engine=engine))
+        async with calling(bot):
+            await settled(bot, engine)
+            await bot.start_speaking()
+            await bot.hear("what do", interim=True)
+            await settled(bot, engine)
+            await bot.hear("what  do I pay ", interim=True)
+            await settled(bot, engine)
+            await bot.stop_speaking()
+            await bot.hear(" what do I pay")
+            await bot.until(lambda: usages(bot), "the turn's usage")
+            usage = usages(bot)[0]
+    assert computed(usage) == _TAIL_TOKENS
+
+
+async def test_segments_of_one_turn_are_prefilled_together_and_the_next_turn_starts_afresh() -> None:
+    heard: list[str] = []
+
+    class Listening(VoiceLLMService):
+        def prefill_user_text(self, text: str) -> None:
+            heard.append(text)
+
+    async with running() as engine:
+        bot = Bot(Listening(engine=engine))
+        async with calling(bot):
+            await bot.start_speaking()
+            await bot.hear("I have")
+            await bot.hear("a question", interim=True)
+            await bot.hear("a question")
+            await bot.stop_speaking()
+            await bot.until_said(1)
+            await bot.start_speaking()
+            await bot.hear("another", interim=True)
+            await settled(bot, engine)
+    assert heard == ["I have", "I have a question", "I have a question", "another"]
+
+
+async def test_a_wrong_partial_changes_nothing_in_the_reply() -> None:
+    async with running() as engine:
+        bot = Bot(VoiceLLMService(engine=engine, chunks=True))
+        async with calling(bot):
+            await bot.start_speaking()
+            await bot.hear("cancel my contract", interim=True)
+            await settled(bot, engine)
+            await bot.stop_speaking()
+            await bot.hear("can I call tomorrow")
+            await bot.until_said(1)
+    assert bot.voice.said[0] == "You said can I call tomorrow."
+
+
+async def test_a_prefill_in_progress_gives_way_to_a_live_turn() -> None:
+    backend = GatedBackend(max_batch_tokens=64, context_per_call=8192)
+    async with running(backend) as engine:
+        llm = VoiceLLMService(engine=engine)
+        bot = Bot(llm)
+        async with calling(bot):
+            await settled(bot, engine)
+            backend.hold()
+            llm.prefill_user_text("x" * 4000)
+            await backend.held()
+            await bot.worker.queue_frame(LLMContextFrame(LLMContext([{"role": "user", "content": "now"}])))
+            await bot.silence()
+            before = backend.counters.decoded_tokens
+            backend.release()
+            await bot.until(lambda: usages(bot), "the turn's usage")
+            assert backend.counters.decoded_tokens - before < 300
+
+
+async def test_hints_to_a_call_without_a_place_are_harmless() -> None:
+    async with running(max_calls=1) as engine:
+        other = await engine.open_call()
+        llm = VoiceLLMService(engine=engine)
+        bot = Bot(llm)
+        async with calling(bot):
+            llm.prefill_user_text("hello")
+            await bot.silence()
+            await other.close()
+            await bot.say("hello")
+            await bot.until_said(1)
