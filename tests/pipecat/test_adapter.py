@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -97,9 +99,6 @@ async def test_tools_are_written_as_openai_does() -> None:
     assert params["tool_choice"] == "auto"
 
 
-async def test_openai_is_never_imported() -> None:
-    import subprocess
-    import sys
-
+def test_openai_is_never_imported() -> None:
     code = "import sys, voice_llm.pipecat; sys.exit('openai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""VoiceLLMService keeps the host's contract: frames in order, metrics, errors, live settings, a place given back once."""
+"""VoiceLLMService keeps the host's contract: frames in order, metrics, errors, live settings, a place given back."""
 
 from __future__ import annotations
 

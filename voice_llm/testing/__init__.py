@@ -2,6 +2,7 @@
 
 from .backend import CONTROL_TOKENS, FakeBackend, FakeSampler, FakeState, echo_reply
 from .clock import VirtualClock
+from .loop_meter import LoopMeter, Stall
 from .virtual_time import VirtualTimeLoop, run_in_virtual_time
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "FakeBackend",
     "FakeSampler",
     "FakeState",
+    "LoopMeter",
+    "Stall",
     "VirtualClock",
     "VirtualTimeLoop",
     "echo_reply",
