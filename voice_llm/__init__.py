@@ -11,6 +11,7 @@ import logging
 from .config import EngineConfig, Profile, SamplingParams
 from .errors import VoiceLLMError
 from .events import Finished, FinishReason, Prefilled, SentenceChunk, TextDelta, Thought, Timings, ToolCall, Usage
+from .prompt import Tool
 from .runtime import Call, Engine, ReplyStream
 from .session import CallSession
 
@@ -29,6 +30,7 @@ __all__ = [
     "TextDelta",
     "Thought",
     "Timings",
+    "Tool",
     "ToolCall",
     "Usage",
     "VoiceLLMError",

@@ -97,7 +97,13 @@ class Thought:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The model asks for a tool."""
+    """The model asks for a tool; comes after the words of a reply, once the reply is whole.
+
+    Attributes:
+        tool_call_id: Names this call, for the message that brings its result.
+        name: One of the tools that were given.
+        arguments: Match the tool's schema.
+    """
 
     tool_call_id: str
     name: str

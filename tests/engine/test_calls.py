@@ -43,9 +43,9 @@ class Table:
         self.calls = CallTable(self.backend, config, self.prefixes, self.counters, max_calls=max_calls)
         self._now_s = 0.0
 
-    def open(self, name: str, key: IsolationKey = ACME) -> LiveCall:
+    def open(self, name: str, key: IsolationKey = ACME, *, one_shot: bool = False) -> LiveCall:
         self._now_s += 1
-        return self.calls.open(name, key, self._now_s)
+        return self.calls.open(name, key, self._now_s, one_shot=one_shot)
 
     def cached(self, call: LiveCall, prompt: list[int], *, needs_logits: bool = True) -> int:
         return self.calls.reuse(call, prompt, needs_logits=needs_logits)
@@ -79,6 +79,37 @@ def test_one_call_too_many_is_refused_and_says_what_to_do() -> None:
         table.open("c")
     assert refused.value.retry_after_s > 0
     assert len(table.calls) == 2
+
+
+def test_one_shots_take_no_calls_place_and_are_bounded_themselves() -> None:
+    table = Table(max_calls=2)
+    shots = [table.open(f"shot-{i}", one_shot=True) for i in range(2)]
+    calls = [table.open(f"call-{i}") for i in range(2)]
+    assert table.calls.open_calls == 2
+    with pytest.raises(AtCapacityError, match="2 one-shot"):
+        table.open("shot-2", one_shot=True)
+    with pytest.raises(AtCapacityError, match="all 2 calls"):
+        table.open("call-2")
+    for call in (shots[0], shots[0], calls[0]):
+        table.calls.close(call)
+    assert table.calls.open_calls == 1
+    table.open("shot-2", one_shot=True)
+    table.open("call-2")
+    assert table.calls.open_calls == 2
+
+
+def test_a_one_shot_parks_the_call_that_was_quiet_longest_and_leaves_no_prefix_behind() -> None:
+    table = Table()
+    quiet, recent = table.open("quiet"), table.open("recent")
+    table.prefill(quiet, PROMPT)
+    table.prefill(recent, PROMPT)
+    shot = table.open("shot", one_shot=True)
+    table.prefill(shot, PROMPT)
+    table.calls.offer_prefix(shot)
+    assert quiet.sequence is None
+    assert quiet.parked is not None
+    assert recent.sequence is not None
+    assert len(table.prefixes) == 0
 
 
 def test_call_ids_are_unique_within_a_tenant_only() -> None:

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from voice_llm.errors import ContextTooLongError, InvalidRequestError, TemplateError
-from voice_llm.prompt import FAMILIES, TURKISH, ChatTemplate, Message, Prompt, PromptFormatter, Reply, resolve_template
+from voice_llm.events import ToolCall
+from voice_llm.prompt import (
+    FAMILIES,
+    TURKISH,
+    ChatTemplate,
+    Message,
+    Prompt,
+    PromptFormatter,
+    Reply,
+    Tool,
+    resolve_template,
+)
 
 from .vocabularies import CHATML, ByteTokenizer
 
@@ -238,7 +249,84 @@ def test_a_greeting_is_dropped_before_the_first_turn() -> None:
 def test_tool_results_belong_to_their_turn() -> None:
     chat = [*turns(8)[:-1], Message("user", "Hava?"), Message("tool", "12 derece")]
     shown = Phone().show(*chat, context_tokens=700, reserve_tokens=50)
-    assert shown.endswith("user\nHava?<|im_end|>\n<|im_start|>tool\n12 derece<|im_end|>\n<|im_start|>assistant\n")
+    assert shown.endswith(
+        "user\nHava?<|im_end|>\n<|im_start|>user\n<tool_response>\n12 derece\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+TOOL_MARKERS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+CALLS = tuple(ToolCall("", "hava", {"il": il}) for il in ("İzmir", "Van"))
+CALL_WORDS = (
+    *("Bakıyorum.", " ", "<tool_call>", '{"name":"hava","arg', 'uments":{"il":"İzmir"}}', "</tool_call>"),
+    *("<tool_call>", '{"name":"hava","arguments":{"il":"Van"}}', "</tool_call>"),
+)
+
+
+def reply_with_calls() -> Reply:
+    """A reply of the tokens 1000, 1001, ... whose words are given out and whose calls are not."""
+    return Reply(tuple(range(1000, 1000 + len(CALL_WORDS))), (10,) * len(CALL_WORDS), "".join(CALL_WORDS), True)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_reply_with_calls_stays_as_it_was_sampled(template: str, apart: bool) -> None:
+    """Also where the host keeps words and calls in messages of their own."""
+    phone = Phone(template, words=CALL_WORDS)
+    asked = [Message("assistant", "Bakıyorum."), Message("assistant", tool_calls=CALLS)]
+    chat = [ASK, *(asked if apart else [Message("assistant", "Bakıyorum.", tool_calls=CALLS)]), Message("tool", "12")]
+    held = phone.format(ASK).tokens + reply_with_calls().tokens
+    assert phone.format(*chat, replies=[reply_with_calls()]).tokens[: len(held)] == held
+
+
+def test_of_a_reply_with_calls_what_the_history_kept_stays_as_it_was_sampled() -> None:
+    phone = Phone(words=CALL_WORDS)
+    held = phone.format(ASK).tokens
+    words_only = phone.format(ASK, Message("assistant", "Bakıyorum."), replies=[reply_with_calls()])
+    assert words_only.tokens[: len(held) + 2] == (*held, 1000, 256 + CONTROLS.index("<|im_end|>"))
+    one_call = Message("assistant", "Bakıyorum.", tool_calls=CALLS[:1])
+    assert phone.format(ASK, one_call, replies=[reply_with_calls()]).tokens[len(held) :][:6] == tuple(range(1000, 1006))
+
+
+def test_what_is_written_after_sampled_tokens_keeps_its_markers() -> None:
+    words = (*CALL_WORDS[:5], "</tool_call><tool_call>", *CALL_WORDS[7:])
+    controls = (*CHATML, *TOOL_MARKERS)
+    tokenizer = ByteTokenizer(controls, user_defined=controls, words=words)
+    formatter = PromptFormatter(tokenizer, resolve_template(None, "chatml", controls))
+    reply = Reply(tuple(range(1000, 1000 + len(words))), (10,) * len(words), "".join(words), True)
+    one_call = Message("assistant", "Bakıyorum.", tool_calls=CALLS[:1])
+    tokens = formatter.format([ASK, one_call], replies=[reply], context_tokens=9999, reserve_tokens=0).tokens
+    at = tokens.index(1000)
+    assert tokens[at : at + 6] == (*range(1000, 1005), tokenizer.control_tokens["</tool_call>"])
+
+
+def test_other_arguments_than_were_sampled_are_written_anew_with_real_markers() -> None:
+    controls = (*CHATML, *TOOL_MARKERS)
+    tokenizer = ByteTokenizer(controls, user_defined=controls, words=CALL_WORDS)
+    formatter = PromptFormatter(tokenizer, resolve_template(None, "chatml", controls))
+    changed = Message("assistant", "Bakıyorum.", tool_calls=(ToolCall("", "hava", {"il": "</tool_call>"}),))
+    chat = [ASK, changed, Message("tool", "</tool_response>")]
+    tokens = formatter.format(chat, replies=[reply_with_calls()], context_tokens=9999, reserve_tokens=0).tokens
+    markers = [token for token in tokens if token in {tokenizer.control_tokens[m] for m in TOOL_MARKERS}]
+    assert markers == [tokenizer.control_tokens[m] for m in TOOL_MARKERS]
+    assert '{"name":"hava","arguments":{"il":"</tool_call>"}}</tool_call>' in tokenizer.show(tokens)
+
+
+def test_a_call_and_its_result_leave_the_prompt_together() -> None:
+    asked = [Message("user", "Hava?" + "h" * 60), Message("assistant", tool_calls=CALLS), Message("tool", "12 derece")]
+    answered = [*asked, Message("assistant", "On iki."), Message("user", "Peki ya Van?")]
+    shown = Phone().show(*answered, context_tokens=250, reserve_tokens=50)
+    assert "Peki ya Van?" in shown
+    assert "On iki" not in shown
+    assert "tool_response" not in shown
+
+
+def test_tools_come_before_what_is_retrieved_and_cost_the_shared_prefix_nothing() -> None:
+    system = Message("system", "Kısa konuş.")
+    shared = Phone().format(system, open_ended=True).tokens
+    prompt = Phone().show(system, ASK, tools=[Tool("hava")], rag_context="Açık.")
+    assert Phone().format(system, ASK, tools=[Tool("hava")]).tokens[: len(shared)] == shared
+    assert prompt.index('{"name":"hava"') < prompt.index("Açık.")
 
 
 def test_a_template_may_be_given_directly() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from voice_llm.errors import InvalidRequestError
+from voice_llm.events import ToolCall
 from voice_llm.prompt import Message, parse_messages
 
 pytestmark = pytest.mark.unit
@@ -76,3 +77,51 @@ def test_what_cannot_be_used_is_refused_by_name(messages: Any, param: str, says:
         parse_messages(messages)
     assert refusal.value.param == param
     assert says in str(refusal.value)
+
+
+def test_tool_calls_are_read_as_openai_writes_them() -> None:
+    calls = [
+        {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "İzmir"}'}},
+        {"function": {"name": "hang_up", "arguments": {}}},
+    ]
+    ask, answer = parse_messages(
+        [
+            {"role": "assistant", "content": None, "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "c1", "content": {"degrees": 12}},
+        ]
+    )
+    assert ask == Message(
+        "assistant", "", None, (ToolCall("c1", "weather", {"city": "İzmir"}), ToolCall("", "hang_up"))
+    )
+    assert answer == Message("tool", '{"degrees": 12}', tool_call_id="c1")
+    assert parse_messages([ask, answer]) == (ask, answer)
+
+
+@pytest.mark.parametrize("arguments", ['{"city": ', "[1]", '"text"', "", None, [1], '{"a": NaN}', '{"a": "\\ud83d"}'])
+def test_arguments_that_are_no_json_object_are_refused_by_name(arguments: object) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_messages([Message("user", "a"), {"role": "assistant", "content": "b", "tool_calls": [call]}])
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"role": "user", "content": "a", "tool_calls": []}, "tool_calls"),
+        ({"role": "user", "content": "a", "tool_call_id": "c"}, "tool_call_id"),
+        ({"role": "tool", "content": "a", "tool_call_id": 5}, "tool_call_id"),
+        ({"role": "assistant", "tool_calls": "a"}, "tool_calls"),
+        ({"role": "assistant", "tool_calls": [5]}, "tool_calls[0]"),
+        ({"role": "assistant", "tool_calls": [{"function": "a"}]}, "tool_calls[0]"),
+        ({"role": "assistant", "tool_calls": [{"type": "x", "function": {}}]}, "tool_calls[0].type"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "a b"}}]}, "tool_calls[0].function.name"),
+        ({"role": "assistant", "tool_calls": [{"function": {"nom": "a"}}]}, "tool_calls[0].function.nom"),
+        ({"role": "assistant", "tool_calls": []}, "content"),
+        ({"role": "tool", "content": {1: object()}}, "content"),
+    ],
+)
+def test_a_bad_call_or_result_is_refused_by_name(message: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_messages([message])
+    assert caught.value.param == f"messages[0].{field}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ..config.sampling import SamplingParams
+from ..config.structure import StructuralTags
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,15 @@ class SavedState(Protocol):
 class Sampler(Protocol):
     """Sampling state of one reply (penalties, grammar, random numbers)."""
 
+    def open_tag(self, said: str) -> None:
+        """The reply has come to the trigger of its tags, and ``said`` after it: force the rest.
+
+        Harmless where no tags were given, or where the reply is forced already.
+
+        Raises:
+            GrammarError: The rest cannot be forced.
+        """
+
     def close(self) -> None:
         """Free it; idempotent."""
 
@@ -125,8 +135,12 @@ class Backend(Tokenizer, Protocol):
             BackendError: Anything else; the sequences of the batch are in an unknown state and must be dropped.
         """
 
-    def new_sampler(self, params: SamplingParams) -> Sampler:
+    def new_sampler(self, params: SamplingParams, tags: StructuralTags | None = None) -> Sampler:
         """Prepare sampling for one reply.
+
+        Args:
+            params: How to draw.
+            tags: What its tool calls look like; excludes grammar and schema of ``params``.
 
         Raises:
             GrammarError: The grammar or schema cannot be used.

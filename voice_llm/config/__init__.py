@@ -6,5 +6,15 @@ from .engine import EngineConfig
 from .profile import ModelSource, Profile, list_profiles
 from .sampling import SamplingParams
 from .settings import Settings
+from .structure import StructuralTag, StructuralTags
 
-__all__ = ["EngineConfig", "ModelSource", "Profile", "SamplingParams", "Settings", "list_profiles"]
+__all__ = [
+    "EngineConfig",
+    "ModelSource",
+    "Profile",
+    "SamplingParams",
+    "Settings",
+    "StructuralTag",
+    "StructuralTags",
+    "list_profiles",
+]

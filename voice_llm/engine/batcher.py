@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
+from uuid import uuid4
 
 from ..backend.base import Backend, BatchEntry
 from ..config.engine import EngineConfig
@@ -21,7 +22,7 @@ from ..errors import (
     VoiceLLMError,
     WrongStateError,
 )
-from ..events import Finished, FinishReason, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought
+from ..events import Finished, FinishReason, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought, ToolCall
 from ..text import TextOutput
 from .calls import CallTable
 from .cost import CostModel, DecodeShape
@@ -105,14 +106,14 @@ class DynamicBatcher:
         """Whether ``step`` has something to do or to hand out."""
         return bool(self._queued or self._running or self._out)
 
-    def open_call(self, call_id: str, key: IsolationKey) -> LiveCall:
-        """Admit a call.
+    def open_call(self, call_id: str, key: IsolationKey, *, one_shot: bool = False) -> LiveCall:
+        """Admit a call, or a one-shot inference beside the calls, of which there may be as many again.
 
         Raises:
             AtCapacityError: Too many calls are open.
             WrongStateError: A call of that id and tenant is open already.
         """
-        return self.calls.open(call_id, key, self._clock())
+        return self.calls.open(call_id, key, self._clock(), one_shot=one_shot)
 
     def close_call(self, call: LiveCall) -> None:
         """End a call: its request is cancelled, its sequence and parked state are freed; once more is harmless."""
@@ -189,8 +190,8 @@ class DynamicBatcher:
 
     def _start_queued(self, now_s: float) -> None:
         """Give queued requests their sequence and find out what of their prompt is in the cache already."""
-        # Where sequences are short, a turn takes one before an early prefill does.
-        for request in sorted(self._queued, key=lambda r: r.kind is not RequestKind.TURN):
+        # Where sequences are short, a caller's turn takes one before a one-shot does, and that before an early prefill.
+        for request in sorted(self._queued, key=lambda r: (r.kind is not RequestKind.TURN, r.call.one_shot)):
             if (self._clock() - now_s) * 1e3 > self._max_copy_ms:
                 break  # restores and moves take time too; the rest starts in the next step
             needs_logits = request.kind is RequestKind.TURN
@@ -333,12 +334,22 @@ class DynamicBatcher:
             self._finish(request, FinishReason.STOP, complete=True)
             return
         output = work.text.decode(self._backend.token_bytes(token))
-        self._emit(request, output, now_s)
+        self._emit(request, output, now_s, last=output.call_begun is not None)
         work.visible_chars.append(work.text.emitted_visible_chars)
+        if output.call_begun is not None and not self._force_call(request, output.call_begun):
+            return
         if output.stopped:
             self._finish(request, FinishReason.STOP)
         elif len(work.generated) >= work.max_tokens:
             self._finish(request, FinishReason.LENGTH, complete=True)
+
+    def _force_call(self, request: Request, said: str) -> bool:
+        try:
+            request.work.sampler.open_tag(said)
+        except VoiceLLMError as e:
+            self._fail(request, e)
+            return False
+        return True
 
     def _emit(self, request: Request, output: TextOutput, now_s: float, *, last: bool = False) -> None:
         work = request.work
@@ -358,6 +369,10 @@ class DynamicBatcher:
         ended_by_itself = reason in (FinishReason.STOP, FinishReason.LENGTH)
         if request.turn is not None and ended_by_itself:
             self._emit(request, request.turn.text.flush(), now_s, last=True)
+            request.turn.calls = request.turn.text.tool_calls
+            for name, arguments in request.turn.calls:
+                self._out.append((request, ToolCall(f"call_{uuid4().hex}", name, arguments)))
+                reason = FinishReason.TOOL_CALLS
             request.turn.complete = complete  # last, since the prompt thread may be reading
         request.finish_reason = reason
         self._out.append((request, Finished(reason, request.usage(), request.timings(now_s))))

@@ -32,7 +32,7 @@ class CallTable:
         config: Bounds of host memory.
         prefixes: Saved states of shared prefixes.
         counters: Counts restores and parkings.
-        max_calls: Most open calls.
+        max_calls: Most open calls, and most one-shot inferences beside them.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class CallTable:
         self._max_calls = max_calls
         self._parked_bytes_limit = config.parked_bytes
         self._calls: dict[tuple[str | None, str], LiveCall] = {}
+        self._one_shots = 0
         self.pool = ContextPool(backend.info.sequences)
 
     def __len__(self) -> int:
@@ -57,6 +58,11 @@ class CallTable:
 
     def __iter__(self) -> Iterator[LiveCall]:
         return iter(self._calls.values())
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls are open, one-shot inferences not counted; may be read from any thread."""
+        return len(self._calls) - self._one_shots
 
     @property
     def max_calls(self) -> int:
@@ -68,16 +74,21 @@ class CallTable:
         """Host memory that parked calls take, in bytes."""
         return sum(c.parked[0].nbytes for c in self if c.parked)
 
-    def open(self, call_id: str, key: IsolationKey, now_s: float) -> LiveCall:
+    def open(self, call_id: str, key: IsolationKey, now_s: float, *, one_shot: bool = False) -> LiveCall:
         """Admit a call; see ``DynamicBatcher.open_call``."""
         name = (key.tenant, call_id)
         if name in self._calls:
             raise WrongStateError(f"a call {call_id!r} of this tenant is already open")
-        if len(self._calls) >= self._max_calls:
+        if one_shot and self._one_shots >= self._max_calls:
+            raise AtCapacityError(f"{self._max_calls} one-shot inferences are open already; wait for one of them")
+        if not one_shot and self.open_calls >= self._max_calls:
             raise AtCapacityError(
                 f"all {self._max_calls} calls are taken; close one, or raise the number of sequences (--calls)"
             )
-        call = self._calls[name] = LiveCall(call_id, key, last_active_s=now_s)
+        # The opening of a one-shot is no other call's, so it is not offered to the prefix store.
+        call = LiveCall(call_id, key, last_active_s=now_s, seeded=one_shot, one_shot=one_shot)
+        self._calls[name] = call
+        self._one_shots += one_shot
         return call
 
     def close(self, call: LiveCall) -> None:
@@ -90,6 +101,7 @@ class CallTable:
             call.sequence = None
         if self._calls.get((call.key.tenant, call.call_id)) is call:
             del self._calls[call.key.tenant, call.call_id]
+            self._one_shots -= call.one_shot
 
     def forget(self, call: LiveCall) -> None:
         """Empty the call's sequence; the next prompt is computed from its start."""

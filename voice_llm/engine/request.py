@@ -9,7 +9,7 @@ from typing import Final
 from ..backend.base import Sampler, SavedState
 from ..errors import EngineError
 from ..events import FinishReason, Timings, Usage
-from ..text import TextPipeline
+from ..text import ParsedCall, TextPipeline
 from .pool import KVSequence
 from .prefix import IsolationKey
 
@@ -54,6 +54,7 @@ class LiveCall:
         request: What runs for it now; at most one.
         last_active_s: When a request of it last ended.
         seeded: Whether its opening prompt has been offered to the prefix store.
+        one_shot: Whether it is an inference beside the calls, and not one of them.
         closed: Set once, when the call ends.
     """
 
@@ -64,6 +65,7 @@ class LiveCall:
     request: Request | None = None
     last_active_s: float = 0.0
     seeded: bool = False
+    one_shot: bool = False
     closed: bool = False
 
 
@@ -80,6 +82,7 @@ class TurnWork:
             once it was processed; appended last, so that another thread may read as many of ``generated``.
         emitted: The text emitted so far, in pieces.
         chunks: How many sentence chunks have been emitted.
+        calls: The tool calls that it ended with.
         complete: Whether the whole reply was said: ended by the model or by its length, not cut.
     """
 
@@ -90,6 +93,7 @@ class TurnWork:
     visible_chars: list[int] = field(default_factory=list)
     emitted: list[str] = field(default_factory=list)
     chunks: int = 0
+    calls: tuple[ParsedCall, ...] = ()
     complete: bool = False
 
 

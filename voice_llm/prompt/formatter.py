@@ -8,12 +8,15 @@ from typing import Any
 
 from ..errors import ContextTooLongError, TemplateError
 from .budget import TurnTokens, first_kept_turn, question_room
-from .layout import ENGLISH, Headings, arrange
-from .messages import Message, Role, check_text, parse_messages
+from .checks import check_text
+from .layout import ENGLISH, Headings, LaidMessage, lay_out
+from .messages import Message, Role, parse_messages
 from .reply import Reply, match_replies, splice
 from .template import ChatTemplate, Content, Literal, Part
 from .tokenizer import Tokenizer
 from .tokens import Piece, Sampled, Text, TokenEncoder
+from .tool_format import GENERIC, ToolFormat
+from .tools import Tool, parse_tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Prompt:
 
     Attributes:
         tokens: Its ids, the begin-of-sequence token included.
-        dropped_messages: How many of the oldest messages had to go; the system message never does.
+        dropped_messages: How many of the oldest messages, as laid out, had to go; the system message never does.
         spliced_tokens: How many of the ids are sampled tokens of earlier replies.
     """
 
@@ -38,7 +41,8 @@ class PromptFormatter:
         tokenizer: The model's.
         template: The model's chat template.
         bos: Text of the begin-of-sequence token where the model wants a prompt to start with it, else "".
-        headings: What introduces retrieved text.
+        headings: What introduces retrieved text and tools.
+        tool_format: How tools, calls and results are written.
         cache_chars: How much tokenized text is remembered.
 
     Raises:
@@ -52,6 +56,7 @@ class PromptFormatter:
         *,
         bos: str = "",
         headings: Headings = ENGLISH,
+        tool_format: ToolFormat = GENERIC,
         cache_chars: int = 1_000_000,
     ) -> None:
         if bos and bos not in tokenizer.control_tokens:
@@ -60,6 +65,7 @@ class PromptFormatter:
         self._token_bytes = tokenizer.token_bytes
         self._template = template
         self._headings = headings
+        self.tool_format = tool_format
         self._encoder = TokenEncoder(tokenizer, cache_chars=cache_chars)
 
     def format(
@@ -67,6 +73,7 @@ class PromptFormatter:
         messages: Sequence[Message | Mapping[str, Any]],
         *,
         rag_context: str | None = None,
+        tools: Sequence[Tool | Mapping[str, Any]] = (),
         replies: Sequence[Reply] = (),
         context_tokens: int,
         reserve_tokens: int,
@@ -77,6 +84,7 @@ class PromptFormatter:
         Args:
             messages: The whole history, oldest first.
             rag_context: Retrieved text for the whole call.
+            tools: What the model may ask for; between the system message and the retrieved text.
             replies: What the model said in this call, oldest first; spliced in for the assistant messages with the
                 same text.
             context_tokens: How many tokens the call's sequence holds.
@@ -85,12 +93,18 @@ class PromptFormatter:
                 message at the end, that is all that is known before the caller speaks.
 
         Raises:
-            InvalidRequestError: A message cannot be used.
+            InvalidRequestError: A message or a tool cannot be used.
             TemplateError: The chat template refuses this chat.
             ContextTooLongError: The system message and the last turn alone do not fit.
         """
         rag_context = check_text(rag_context, "rag_context") if rag_context is not None else None
-        laid = arrange(parse_messages(messages), rag_context, self._headings)
+        laid = lay_out(
+            parse_messages(messages),
+            rag_context=rag_context,
+            tools=parse_tools(tools),
+            headings=self._headings,
+            tool_format=self.tool_format,
+        )
         chat = _Chat(laid, self._contents(laid, replies))
         budget_tokens = context_tokens - reserve_tokens
         prompt = self._write(chat, open_ended)
@@ -103,14 +117,22 @@ class PromptFormatter:
             )
         return prompt
 
-    def _contents(self, messages: Sequence[Message], replies: Sequence[Reply]) -> tuple[tuple[Piece, ...], ...]:
-        spoken = [message.content for message in messages if message.role == "assistant"]
+    def _contents(self, messages: Sequence[LaidMessage], replies: Sequence[Reply]) -> tuple[tuple[Piece, ...], ...]:
+        spoken = [message.text for message in messages if message.role == "assistant"]
         found = iter(match_replies(spoken, replies))
         contents: list[tuple[Piece, ...]] = []
         for message in messages:
             reply = next(found) if message.role == "assistant" else None
-            contents.append(splice(message.content, reply, self._token_bytes) if reply else (Text(message.content),))
+            contents.append(self._spliced(message, reply) if reply else message.pieces)
         return tuple(contents)
+
+    def _spliced(self, message: LaidMessage, reply: Reply) -> tuple[Piece, ...]:
+        pieces: list[Piece] = []
+        for piece in splice(message.text, reply, self._token_bytes):
+            # What was not sampled is the end of the message; the markers of a call in it are control tokens as ever.
+            rest = message.after(len(message.text) - len(piece.text)) if isinstance(piece, Text) else (piece,)
+            pieces += rest
+        return tuple(pieces)
 
     def _write(self, chat: _Chat, open_ended: bool, dropped_messages: int = 0) -> Prompt:
         tokens = self._encoder.encode(self._pieces(chat, self._template.render(chat.roles, open_ended=open_ended)))
@@ -166,7 +188,7 @@ class PromptFormatter:
 class _Chat:
     """Messages as laid out, and the pieces that each one's content is written with."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[LaidMessage, ...]
     contents: tuple[tuple[Piece, ...], ...]
 
     @property
@@ -181,7 +203,7 @@ class _Chat:
     def turn_starts(self) -> list[int]:
         """Where each turn starts; what is said before the first user message is a turn of its own."""
         first = self.fixed_messages
-        return [i for i in range(first, len(self.messages)) if i == first or self.messages[i].role == "user"]
+        return [i for i in range(first, len(self.messages)) if i == first or self.messages[i].opens_turn]
 
     def since(self, start: int) -> _Chat:
         """The fixed messages, and those from ``start`` on."""

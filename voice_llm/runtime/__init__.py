@@ -1,7 +1,7 @@
 """The one thread that owns backend and core, and its asyncio face."""
 
-from .call import Call, Messages
+from .call import Call, Messages, Tools
 from .engine import Engine, EngineStats, Health
 from .stream import ReplyStream
 
-__all__ = ["Call", "Engine", "EngineStats", "Health", "Messages", "ReplyStream"]
+__all__ = ["Call", "Engine", "EngineStats", "Health", "Messages", "ReplyStream", "Tools"]

@@ -11,23 +11,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..backend import Tokenizer
-from ..config import SamplingParams
+from ..config import SamplingParams, StructuralTags
 from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, TurnWork
 from ..errors import EngineDeadError, EngineError, InvalidRequestError, VoiceLLMError, WrongStateError
 from ..events import Finished, Prefilled
-from ..prompt import Message, Reply, parse_messages
-from ..text import TextPipeline
+from ..prompt import Message, Reply, Tool, ToolChoice, ToolFormat, parse_messages, parse_tool_choice, parse_tools
+from ..text import TextPipeline, ToolCallParser
 from .stream import ReplyStream
 from .submission import Submission
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["Call", "Messages", "Opening"]
+__all__ = ["Call", "Messages", "Opening", "Tools"]
 
 logger = logging.getLogger(__name__)
 
 Messages = Sequence[Message | Mapping[str, Any]]
+Tools = Sequence[Tool | Mapping[str, Any]]
 
 # How many of a call's latest replies are kept as they were sampled, to be spliced back into its history.
 _REMEMBERED_REPLIES: Final = 64
@@ -71,7 +72,12 @@ class Call:
         return self._live.key.tenant or ""
 
     async def prefill(
-        self, messages: Messages, *, rag_context: str | None = None, arrival_s: float | None = None
+        self,
+        messages: Messages,
+        *,
+        rag_context: str | None = None,
+        tools: Tools = (),
+        arrival_s: float | None = None,
     ) -> Prefilled:
         """Bring what is known of the next prompt into the KV cache, in whatever room live turns leave.
 
@@ -80,13 +86,14 @@ class Call:
         Args:
             messages: The history so far; an empty last user message prefills the next turn's header.
             rag_context: The call's retrieved text, the last block of its system message.
+            tools: What the turn to come may ask for.
             arrival_s: When the reason for it reached our edge, on ``Engine.clock``; now by default.
 
         Returns:
             What was computed and what was cached; ``complete`` is False where a newer turn or prefill took its place.
 
         Raises:
-            InvalidRequestError: The messages cannot be used.
+            InvalidRequestError: Messages or tools cannot be used.
             ContextTooLongError: They do not fit.
             WrongStateError: The call is closed.
             CallBusyError: A turn is running; a prefill would have to wait for it.
@@ -106,7 +113,9 @@ class Call:
 
         arrival = self._engine.clock() if arrival_s is None else arrival_s
         submission = self._submission()
-        preparing = self._prepare(lambda: self._prefill_request(messages, rag_context, arrival), submission, sink)
+        preparing = self._prepare(
+            lambda: self._prefill_request(messages, rag_context, tools, arrival), submission, sink
+        )
         try:
             await preparing
             return await done
@@ -123,6 +132,8 @@ class Call:
         params: SamplingParams | None = None,
         *,
         rag_context: str | None = None,
+        tools: Tools = (),
+        tool_choice: ToolChoice = "auto",
         arrival_s: float | None = None,
         **overrides: Any,
     ) -> ReplyStream:
@@ -132,14 +143,18 @@ class Call:
             messages: The whole history; what it shares with the call's cache is not computed again.
             params: How to draw the reply; the profile's sampling by default.
             rag_context: The call's retrieved text, the last block of its system message.
+            tools: What the reply may ask for, as ``Tool`` or as OpenAI writes them.
+            tool_choice: ``"auto"``: words, calls or both, as the model sees fit; ``"none"``: no calls; ``"required"``:
+                at least one; a tool's name: one of that. Every call matches its tool's schema.
             arrival_s: When the turn reached our edge, on ``Engine.clock``; now by default. Timings count from it.
             **overrides: Fields of ``SamplingParams`` to change.
 
         Returns:
-            An asynchronous iterator of ``TextDelta``, ``SentenceChunk``, ``Thought`` and, last, ``Finished``.
+            An asynchronous iterator of ``TextDelta``, ``SentenceChunk``, ``Thought``, then ``ToolCall`` where the model
+            asks for tools, and, last, ``Finished``.
 
         Raises:
-            InvalidRequestError: Messages, template, grammar or parameters cannot be used.
+            InvalidRequestError: Messages, template, grammar, tools or parameters cannot be used.
             ContextTooLongError: Prompt and reply do not fit.
             CallBusyError: A turn is running already.
             WrongStateError: The call is closed.
@@ -160,7 +175,9 @@ class Call:
             if (error := preparing.exception()) is not None:
                 sink(Failed(_as_ours(error)))
 
-        preparing = self._prepare(lambda: self._turn_request(messages, settled, rag_context, arrival), submission, sink)
+        preparing = self._prepare(
+            lambda: self._turn_request(messages, settled, rag_context, tools, tool_choice, arrival), submission, sink
+        )
         preparing.add_done_callback(prepared)
         return stream
 
@@ -204,34 +221,55 @@ class Call:
         except RuntimeError:
             raise EngineDeadError("the engine is closed") from None
 
-    def _prefill_request(self, messages: Messages, rag_context: str | None, arrival_s: float) -> Request:
+    def _prefill_request(self, messages: Messages, rag_context: str | None, tools: Tools, arrival_s: float) -> Request:
         reserve_tokens = self._engine.profile.sampling.max_tokens
-        tokens = self._tokens(parse_messages(messages), rag_context, reserve_tokens, open_ended=True)
+        tokens = self._tokens(parse_messages(messages), rag_context, tools, reserve_tokens, open_ended=True)
         return Request(self._live, RequestKind.PREFILL, tokens, arrival_s)
 
     def _turn_request(
-        self, messages: Messages, params: SamplingParams, rag_context: str | None, arrival_s: float
+        self,
+        messages: Messages,
+        params: SamplingParams,
+        rag_context: str | None,
+        tools: Tools,
+        tool_choice: ToolChoice,
+        arrival_s: float,
     ) -> Request:
         parsed = parse_messages(messages)
         if parsed[-1].role == "assistant":
             raise InvalidRequestError("the last message must be the caller's, not the assistant's", param="messages")
-        tokens = self._tokens(parsed, rag_context, params.max_tokens, open_ended=False)
+        tools = parse_tools(tools)
+        allowed = parse_tool_choice(tool_choice, tools)
+        tool_format = self._engine._formatter.tool_format
+        tags = tool_format.tags(tools, allowed) if allowed.indexes else None
+        _check_combination(params, tags)
+        tokens = self._tokens(parsed, rag_context, tools, params.max_tokens, open_ended=False)
         text = TextPipeline(
             stop=params.stop,
             language=self._engine.profile.language,
-            inside_thought=_opens_thought(tokens, self._engine.backend),
+            # A call that is forced from the first token on is no part of a thought, even where the prompt opens one.
+            inside_thought=not allowed.required and _opens_thought(tokens, self._engine.backend),
+            tool_calls=_call_parser(tool_format, [tools[index].name for index in allowed.indexes]),
         )
-        turn = TurnWork(self._engine.backend.new_sampler(params), text, params.max_tokens)
+        turn = TurnWork(self._engine.backend.new_sampler(params, tags), text, params.max_tokens)
         self._turns.append(turn)
         return Request(self._live, RequestKind.TURN, tokens, arrival_s, turn)
 
     def _tokens(
-        self, messages: Sequence[Message], rag_context: str | None, reserve_tokens: int, *, open_ended: bool
+        self,
+        messages: Sequence[Message],
+        rag_context: str | None,
+        tools: Tools,
+        reserve_tokens: int,
+        *,
+        open_ended: bool,
     ) -> list[int]:
-        prompt = self._engine._formatter.format(
+        formatter = self._engine._formatter
+        prompt = formatter.format(
             messages,
             rag_context=rag_context,
-            replies=[_as_reply(turn) for turn in self._turns],
+            tools=tools,
+            replies=[_as_reply(turn, formatter.tool_format) for turn in self._turns],
             context_tokens=self._engine.backend.info.context_per_call,
             reserve_tokens=reserve_tokens,
             open_ended=open_ended,
@@ -242,10 +280,11 @@ class Call:
 class Opening:
     """A call about to be opened: awaitable, and an asynchronous context manager that closes it."""
 
-    def __init__(self, engine: Engine, call_id: str, tenant: str) -> None:
+    def __init__(self, engine: Engine, call_id: str, tenant: str, *, one_shot: bool = False) -> None:
         self._engine = engine
         self._call_id = call_id
         self._tenant = tenant
+        self._one_shot = one_shot
         self._call: Call | None = None
 
     def __await__(self) -> Generator[Any, None, Call]:
@@ -262,10 +301,10 @@ class Opening:
             await self._call.close()
 
     async def _open(self) -> Call:
-        engine, call_id = self._engine, self._call_id
+        engine, call_id, one_shot = self._engine, self._call_id, self._one_shot
         key = IsolationKey(engine.backend.info.model_id, engine.profile.name, self._tenant)
         live = await engine._run(
-            lambda: engine._batcher.open_call(call_id, key),
+            lambda: engine._batcher.open_call(call_id, key, one_shot=one_shot),
             # Opened after its opener gave up: nobody else would ever close it.
             on_late=lambda late: engine._post_nowait(lambda: engine._batcher.close_call(late)),
         )
@@ -279,12 +318,25 @@ def _opens_thought(prompt: Sequence[int], tokenizer: Tokenizer) -> bool:
     return end.rstrip().endswith("<think>")
 
 
-def _as_reply(turn: TurnWork) -> Reply:
-    """Snapshot a turn, finished or not, as what the model said."""
+def _check_combination(params: SamplingParams, tags: StructuralTags | None) -> None:
+    name = "grammar" if params.grammar is not None else "json_schema" if params.json_schema is not None else None
+    if tags is not None and name is not None:
+        raise InvalidRequestError(f"{name} and tools that may be called exclude each other", param=name)
+
+
+def _call_parser(tool_format: ToolFormat, names: Sequence[str]) -> ToolCallParser | None:
+    if not names:
+        return None
+    return ToolCallParser(names, opening=tool_format.call_opening, closing=tool_format.call_closing)
+
+
+def _as_reply(turn: TurnWork, tool_format: ToolFormat) -> Reply:
+    """Snapshot a turn, finished or not, as what the model said, its calls as the history has them."""
     complete = turn.complete  # read first: a turn that ends meanwhile must not pass as complete with a token missing
     visible_chars = tuple(turn.visible_chars)
     tokens = tuple(turn.generated[: len(visible_chars)])
-    return Reply(tokens=tokens, visible_chars=visible_chars, text="".join(turn.emitted), complete=complete)
+    calls = [piece.text for call in turn.calls for piece in tool_format.call(call.name, call.arguments)]
+    return Reply(tokens=tokens, visible_chars=visible_chars, text="".join([*turn.emitted, *calls]), complete=complete)
 
 
 def _as_ours(error: BaseException | None) -> VoiceLLMError:

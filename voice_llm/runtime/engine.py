@@ -180,7 +180,7 @@ class Engine:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "live" if self._worker.is_alive else "dead"
         calls = self._batcher.calls
-        return f"<Engine {self._profile.name} [{state} | {len(calls)}/{calls.max_calls} calls]>"
+        return f"<Engine {self._profile.name} [{state} | {calls.open_calls}/{calls.max_calls} calls]>"
 
     @property
     def profile(self) -> Profile:
@@ -197,15 +197,17 @@ class Engine:
         """Monotonic seconds; arrival times are given on this clock."""
         return self._clock
 
-    def open_call(self, *, call_id: str | None = None, tenant: str = "default") -> Opening:
+    def open_call(self, *, call_id: str | None = None, tenant: str = "default", one_shot: bool = False) -> Opening:
         """Open a call: ``async with engine.open_call() as call``, or ``call = await engine.open_call()``.
 
         Args:
             call_id: The transport's name for it, unique in its tenant; a fresh one by default.
             tenant: Whose call it is; nothing is shared between tenants but the profile's own system prompt.
+            one_shot: Whether it is no call but an inference beside them, such as a summary. It takes no call's place
+                (as many of them may be open as calls), waits until a sequence can be had, and gives way to callers.
 
         Raises (when awaited):
-            AtCapacityError: As many calls are open as may be.
+            AtCapacityError: As many calls, or one-shots, are open as may be.
             WrongStateError: The tenant has an open call of that id.
             EngineDeadError: The engine is closed or has died.
 
@@ -214,7 +216,7 @@ class Engine:
         """
         if not isinstance(tenant, str) or not tenant:
             raise InvalidRequestError(f"tenant must be a name, not {tenant!r}", param="tenant")
-        return Opening(self, call_id or uuid4().hex, tenant)
+        return Opening(self, call_id or uuid4().hex, tenant, one_shot=one_shot)
 
     def health(self) -> Health:
         """Say whether the engine can serve, at once and from any thread."""
@@ -225,7 +227,7 @@ class Engine:
             detail = f"the engine's thread has ended: {self._worker.failure!r}"
         elif self._is_stalled():
             detail = _STALLED
-        return Health(not detail, detail, len(self._batcher.calls), self._batcher.calls.max_calls)
+        return Health(not detail, detail, self._batcher.calls.open_calls, self._batcher.calls.max_calls)
 
     async def stats(self) -> EngineStats:
         """Return running totals, as of between two steps."""

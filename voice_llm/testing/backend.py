@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 from ..backend.base import BackendCounters, BackendInfo, BatchEntry, Sampler, SavedState
 from ..backend.micro_batches import count_micro_batches
 from ..config.sampling import SamplingParams
+from ..config.structure import StructuralTags
 from ..errors import BackendError, ContextFullError, GrammarError
 from .clock import VirtualClock
 
@@ -60,11 +61,22 @@ class FakeState:
 
 
 class FakeSampler:
-    """Counts what is drawn; ``open_samplers`` of the backend shows one that is never closed."""
+    """Counts what is drawn; ``open_samplers`` of the backend shows one that is never closed.
 
-    def __init__(self, backend: FakeBackend) -> None:
+    Attributes:
+        tags: What it was made with.
+        opened: What it was told by ``open_tag``; None so far.
+    """
+
+    def __init__(self, backend: FakeBackend, tags: StructuralTags | None = None) -> None:
         self._backend: FakeBackend | None = backend
+        self.tags = tags
+        self.opened: str | None = None
         backend.open_samplers += 1
+
+    def open_tag(self, said: str) -> None:
+        """See ``Sampler``; a script is not forced."""
+        self.opened = said
 
     def close(self) -> None:
         """Free it; idempotent."""
@@ -200,11 +212,11 @@ class FakeBackend:
             self._clock.advance((micro_batches * self._micro_batch_ms + total * self._token_ms) / 1e3)
         return micro_batches
 
-    def new_sampler(self, params: SamplingParams) -> FakeSampler:
+    def new_sampler(self, params: SamplingParams, tags: StructuralTags | None = None) -> FakeSampler:
         """See ``Backend``; a grammar without a root rule is refused, other parameters have no effect on a script."""
         if params.grammar is not None and "root" not in params.grammar:
             raise GrammarError("the grammar has no root rule", param="grammar")
-        return FakeSampler(self)
+        return FakeSampler(self, tags)
 
     def sample(self, entry_index: int, sampler: Sampler) -> int:
         """See ``Backend``."""

@@ -9,14 +9,17 @@ from .chunker import SentenceChunker
 from .pipeline import TextOutput, TextPipeline
 from .speech import SpeechFilter
 from .stop import StopStrings
+from .tool_calls import ParsedCall, ToolCallParser
 from .utf8 import Utf8Decoder
 
 __all__ = [
     "BlockSplitter",
+    "ParsedCall",
     "SentenceChunker",
     "SpeechFilter",
     "StopStrings",
     "TextOutput",
     "TextPipeline",
+    "ToolCallParser",
     "Utf8Decoder",
 ]

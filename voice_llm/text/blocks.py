@@ -41,7 +41,7 @@ class BlockSplitter:
             self._is_inside = not self._is_inside
             self._had_block = True
             text = tail
-        held = _overlap(text, marker)
+        held = overlap(text, marker)
         self._held = text[len(text) - held :]
         self._route(text[: len(text) - held], outside)
         return "".join(outside)
@@ -71,7 +71,7 @@ class BlockSplitter:
         outside.append(text)
 
 
-def _overlap(text: str, marker: str) -> int:
+def overlap(text: str, marker: str) -> int:
     """Return the length of the longest proper beginning of ``marker`` that ``text`` ends with."""
     for length in range(min(len(text), len(marker) - 1), 0, -1):
         if text.endswith(marker[:length]):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...config.engine import EngineConfig
 from ...config.sampling import SamplingParams
+from ...config.structure import StructuralTags
 from ...errors import BackendError, ConfigError, ContextFullError
 from ..base import BackendCounters, BackendInfo, BatchEntry, Sampler, SavedState
 from ..micro_batches import count_micro_batches
@@ -150,9 +151,9 @@ class LlamaBackend:
         api.llama_synchronize(self._context)
         return micro_batches
 
-    def new_sampler(self, params: SamplingParams) -> LlamaSampler:
+    def new_sampler(self, params: SamplingParams, tags: StructuralTags | None = None) -> LlamaSampler:
         """See ``Backend``."""
-        return LlamaSampler(self._model, params)
+        return LlamaSampler(self._model, params, tags)
 
     def sample(self, entry_index: int, sampler: Sampler) -> int:
         """See ``Backend``."""

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from ...errors import GrammarError
 
-__all__ = ["check_grammar"]
+__all__ = ["check_grammar", "without_space"]
 
 _MAX_BYTES: Final = 65_536
 _MAX_DEPTH: Final = 64
@@ -72,6 +72,12 @@ def check_grammar(text: str, *, param: str = "grammar") -> None:
         raise GrammarError("the grammar holds half a surrogate pair", param=param) from None
     except GrammarError as e:
         raise GrammarError(str(e), param=param) from None
+
+
+def without_space(rules: str) -> str:
+    """Take the rule ``space``, which allows white space between values, out of what the schema converter wrote."""
+    lines = [[token.text for token in _tokens(line)] for line in rules.splitlines()]
+    return "\n".join(" ".join(t for t in line if t != "space") for line in lines if line[:1] != ["space"])
 
 
 def _check_rules(rules: Mapping[str, list[list[_Item]]]) -> None:

@@ -15,11 +15,13 @@ from typing import Any, Final
 import numpy as np
 
 from ...config.sampling import SamplingParams
+from ...config.structure import StructuralTags
 from ...errors import BackendError, GrammarError
 from .grammar import check_grammar
 from .library import api, last_errors, types
 from .model import LlamaModel
 from .schema import schema_to_gbnf
+from .tags import tags_to_gbnf
 
 __all__ = ["LlamaSampler", "Logits"]
 
@@ -51,15 +53,22 @@ class LlamaSampler:
         model: Whose vocabulary is sampled from.
         params: What to apply. Penalties count the reply's own tokens, not the prompt's, so that quoting facts from the
             context stays free.
+        tags: What the reply's tool calls look like.
 
     Raises:
-        GrammarError: The grammar or JSON schema cannot be used.
+        GrammarError: The grammar, the JSON schema or the schema of a tag cannot be used.
     """
 
-    def __init__(self, model: LlamaModel, params: SamplingParams) -> None:
+    def __init__(self, model: LlamaModel, params: SamplingParams, tags: StructuralTags | None = None) -> None:
         self._model = model
         self._closed = True
-        self._grammar: Any = _new_grammar(model, params)
+        self._tags = tags
+        self._grammar: Any = _new_grammar(model, params, tags)
+        # llama.cpp's own lazy grammars end the process where a trigger and text that cannot follow it come in one
+        # token; and they know nothing of thoughts. So the grammar of tags waits here until the text has come to one.
+        self._waiting: Any = None
+        if tags is not None and not tags.at_once:
+            self._grammar, self._waiting = None, self._grammar
         self._greedy = params.temperature == 0 and not _has_penalties(params)
         self._chain: Any = None if self._greedy else _new_chain(model, params)
         self._closed = False
@@ -79,11 +88,22 @@ class LlamaSampler:
             api.llama_sampler_accept(self._grammar, token)
         return token
 
+    def open_tag(self, said: str) -> None:
+        """See ``Sampler``."""
+        if self._closed:
+            raise BackendError("the sampler is closed")
+        if self._tags is None or self._grammar is not None:
+            return
+        if said.strip():
+            self._grammar = _init_grammar(self._model, tags_to_gbnf(self._tags, said), "tools")
+        else:
+            self._grammar, self._waiting = self._waiting, None
+
     def close(self) -> None:
-        """Free the chain and the grammar; idempotent."""
+        """Free the chain and the grammars; idempotent."""
         if not self._closed:
             self._closed = True
-            for sampler in (self._chain, self._grammar):
+            for sampler in (self._chain, self._grammar, self._waiting):
                 if sampler is not None:
                     api.llama_sampler_free(sampler)
 
@@ -145,7 +165,12 @@ def _new_chain(model: LlamaModel, params: SamplingParams) -> Any:
     return chain
 
 
-def _new_grammar(model: LlamaModel, params: SamplingParams) -> Any:
+def _new_grammar(model: LlamaModel, params: SamplingParams, tags: StructuralTags | None) -> Any:
+    if tags is not None:
+        if params.grammar is not None or params.json_schema is not None:
+            name = "grammar" if params.grammar is not None else "json_schema"
+            raise GrammarError(f"{name} and tools that may be called exclude each other", param=name)
+        return _init_grammar(model, tags_to_gbnf(tags), "tools")
     if params.json_schema is not None:
         text, param = schema_to_gbnf(params.json_schema), "json_schema"
     elif params.grammar is not None:
@@ -153,6 +178,10 @@ def _new_grammar(model: LlamaModel, params: SamplingParams) -> Any:
     else:
         return None
     check_grammar(text, param=param)
+    return _init_grammar(model, text, param)
+
+
+def _init_grammar(model: LlamaModel, text: str, param: str) -> Any:
     last_errors()
     grammar = api.llama_sampler_init_grammar(model.vocab, text.encode(), b"root")
     if not grammar:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from ...errors import GrammarError
 from .library import SchemaConverter
 
-__all__ = ["schema_to_gbnf"]
+__all__ = ["schema_to_gbnf", "schemas_to_rules"]
 
 _ANNOTATIONS: Final = frozenset(
     [
@@ -53,14 +54,41 @@ def schema_to_gbnf(schema: Mapping[str, Any]) -> str:
     Raises:
         GrammarError: A keyword is not honoured (it is named, with its path), or the schema is malformed.
     """
+    converter = _Converter()
+    with _refusing("json_schema"):
+        converter.add(schema, "")
+    return converter.gbnf()
+
+
+def schemas_to_rules(schemas: Sequence[tuple[Mapping[str, Any], str]]) -> tuple[list[str], str]:
+    """Convert schemas to GBNF rules without a root.
+
+    Args:
+        schemas: Each with what an error names as the offending field.
+
+    Returns:
+        The name of the rule of each schema, and the text of all rules.
+
+    Raises:
+        GrammarError: As ``schema_to_gbnf``.
+    """
+    converter = _Converter()
+    names: list[str] = []
+    for number, (schema, param) in enumerate(schemas):
+        with _refusing(param):
+            names.append(converter.add(schema, f"schema-{number}"))
+    return names, converter.gbnf()
+
+
+@contextmanager
+def _refusing(param: str) -> Iterator[None]:
+    """Let every failure name the field that the schema came in."""
     try:
-        _check(schema, "#", 0)
-        _check_references(schema)
-        return _Converter(json.loads(json.dumps(schema))).gbnf()
-    except GrammarError:
-        raise
+        yield
+    except GrammarError as e:
+        raise GrammarError(str(e), param=param) from None
     except (AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError, re.error) as e:
-        raise GrammarError(f"the JSON schema cannot be converted: {type(e).__name__}: {e}", param="json_schema") from e
+        raise GrammarError(f"the JSON schema cannot be converted: {type(e).__name__}: {e}", param=param) from e
 
 
 class _Converter(SchemaConverter):  # type: ignore[misc]
@@ -71,10 +99,19 @@ class _Converter(SchemaConverter):  # type: ignore[misc]
     a reference, and nests a group for each item or character up to a limit.
     """
 
-    def __init__(self, schema: dict[str, Any]) -> None:
+    def __init__(self) -> None:
         super().__init__(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
-        self._schema = schema
-        self._names: dict[str, str] = {}
+        self._schema: Any = {}
+        self._prefix = ""
+        self._names: dict[tuple[str, str], str] = {}
+
+    def add(self, schema: Mapping[str, Any], name: str) -> str:
+        """Add the rules of a schema and return the name of its own; an empty ``name`` stands for the root."""
+        _check(schema, "#", 0)
+        _check_references(schema)
+        self._schema = json.loads(json.dumps(schema))
+        self._prefix = name
+        return self.visit(self._schema, name)
 
     def visit(self, schema: Mapping[str, Any], name: str) -> str:
         if "minLength" in schema or "maxLength" in schema:
@@ -88,7 +125,6 @@ class _Converter(SchemaConverter):  # type: ignore[misc]
         return str(super().visit(schema, name))
 
     def gbnf(self) -> str:
-        self.visit(self._schema, "")
         for name, rule in (("char", _CHAR), ("dot", _PLAIN)):
             if name in self._rules:
                 self._rules[name] = rule
@@ -99,11 +135,12 @@ class _Converter(SchemaConverter):  # type: ignore[misc]
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     def _resolve_ref(self, ref: str) -> str:
-        if ref not in self._names:
+        known = (self._prefix, ref)
+        if known not in self._names:
             # Known before it is visited, so that a schema may contain itself.
-            name = self._names[ref] = f"reference-{len(self._names)}"
-            self._names[ref] = self.visit(_target(self._schema, ref), name)
-        return self._names[ref]
+            name = self._names[known] = f"reference-{len(self._names)}"
+            self._names[known] = self.visit(_target(self._schema, ref), name)
+        return self._names[known]
 
     def _visit_pattern(self, pattern: str, name: str) -> str:
         # In a group, or an alternative would leave out a quote.
