@@ -59,13 +59,14 @@ class TextBot:
         self.answered = asyncio.Event()
         self.summarised = asyncio.Event()
 
-        @self.assistant.event_handler("on_assistant_turn_stopped")
         async def on_answered(aggregator: Any, message: Any) -> None:
             self.answered.set()
 
-        @self.assistant.event_handler("on_summary_applied")
         async def on_summary(aggregator: Any, *rest: Any) -> None:
             self.summarised.set()
+
+        self.assistant.add_event_handler("on_assistant_turn_stopped", on_answered)
+        self.assistant.add_event_handler("on_summary_applied", on_summary)
 
     @property
     def messages(self) -> list[dict[str, Any]]:

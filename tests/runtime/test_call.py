@@ -118,6 +118,12 @@ class TestGenerate:
             usage = finished_of(await read(call.generate(user("anlat", heard, "dur")))).usage
             assert usage.cached_tokens == finished.usage.prompt_tokens + len(heard.rstrip())
 
+    async def test_a_reply_that_a_schema_shapes_is_left_as_it_was_drawn(self) -> None:
+        drawn = '{"said": "*yes* [see](there) <b>"}'
+        async with running(FakeBackend(reply=lambda _: drawn)) as engine, engine.open_call() as call:
+            assert await read_text(call.generate(user("x"), json_schema={"type": "object"})) == drawn
+            assert await read_text(call.generate(user("x"))) == '{"said": "yes see "}'
+
     async def test_finish_reasons_and_overrides(self) -> None:
         async with running(FakeBackend(reply=lambda _: "one two. three")) as engine, engine.open_call() as call:
             cut = await read(call.generate(user("x"), max_tokens=3))

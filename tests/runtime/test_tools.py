@@ -105,7 +105,7 @@ async def test_with_no_choice_no_call_can_come_and_the_prompt_stays_as_it_was() 
     backend = Recording()
     async with running(backend) as engine, engine.open_call() as call:
         await call.prefill(user("a"), tools=[CLAIM])
-        events = await read(call.generate(user("a"), tools=[CLAIM], tool_choice="none", json_schema={"type": "object"}))
+        events = await read(call.generate(user("a"), tools=[CLAIM], tool_choice="none"))
     assert calls_of(events) == []
     assert text_of(events) == "One moment."
     assert finished_of(events).reason is FinishReason.STOP

@@ -19,7 +19,7 @@ async def test_a_callback_that_computes_is_blamed() -> None:
         while time.thread_time() < until_s:
             pass
         await asyncio.sleep(0.02)
-    assert 30 < meter.longest.cpu_ms
+    assert meter.longest.cpu_ms > 30
     assert meter.slowest.wall_ms >= meter.longest.cpu_ms * 0.9
 
 

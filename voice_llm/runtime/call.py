@@ -247,6 +247,8 @@ class Call:
         text = TextPipeline(
             stop=params.stop,
             language=self._engine.profile.language,
+            # What a grammar has shaped is for a program: a "*" in it is data, not markup.
+            speech=params.grammar is None and params.json_schema is None,
             # A call that is forced from the first token on is no part of a thought, even where the prompt opens one.
             inside_thought=not allowed.required and _opens_thought(tokens, self._engine.backend),
             tool_calls=_call_parser(tool_format, [tools[index].name for index in allowed.indexes]),
