@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pipecat.frames.frames import LLMContextFrame, MetricsFrame
+from pipecat.frames.frames import LLMContextFrame, MetricsFrame, TTSSpeakFrame
 from pipecat.metrics.metrics import LLMTokenUsage, LLMUsageMetricsData
 from pipecat.processors.aggregators.llm_context import LLMContext
 
@@ -156,3 +156,26 @@ async def test_hints_to_a_call_without_a_place_are_harmless() -> None:
             await other.close()
             await bot.say("hello")
             await bot.until_said(1)
+
+
+async def test_a_greeting_and_eager_turns_stay_in_the_cache_too() -> None:
+    """In such a call the service never sees the live context, only copies and announcements."""
+    async with running() as engine:
+        bot = Bot(VoiceLLMService(engine=engine, chunks=True), shows_words=False)
+        bot.verdicts.decided.clear()
+        async with calling(bot):
+            bot.speaker.play(1000)
+            await bot.worker.queue_frame(TTSSpeakFrame("Good day.", append_to_context=True))
+            await bot.until(lambda: bot.messages, "the greeting to be committed")
+            for count in (1, 2, 3):
+                await settled(bot, engine)
+                await bot.start_speaking()
+                await settled(bot, engine)
+                bot.verdicts.decided.clear()
+                await bot.stop_speaking()
+                await bot.hear("what do I pay")
+                await bot.until(lambda count=count: len(usages(bot)) == count, "the eager reply")  # type: ignore[misc]
+                bot.verdicts.decided.set()
+                await bot.until(lambda count=count: len(bot.messages) == 1 + 2 * count, "its commit")  # type: ignore[misc]
+            assert bot.llm.speculation.confirmed == 3
+    assert [computed(usage) for usage in usages(bot)] == [len("what do I pay") + _TAIL_TOKENS] * 3

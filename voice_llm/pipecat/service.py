@@ -15,6 +15,7 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     LLMContextAssistantTurnFrame,
     LLMContextFrame,
+    LLMContextUserTurnFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMServiceMetadataFrame,
@@ -37,6 +38,7 @@ from ..errors import VoiceLLMError
 from ..events import FinishReason, SentenceChunk, TextDelta, Thought, ToolCall, Usage
 from ..runtime import Call, Engine, ReplyStream
 from .adapter import VoiceLLMAdapter, VoiceLLMInvocationParams
+from .conversation import Conversation
 from .failures import category_of, is_permanent
 from .settings import VoiceLLMSettings, sampling_of, settings_of
 from .speculation import Speculation, SpeculationCounters
@@ -97,7 +99,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         self._opening = asyncio.Lock()
         self._opening_error: VoiceLLMError | None = None
         self._cleaned_up = False
-        self._context: LLMContext | None = None  # the live one: it is read anew whenever it is needed
+        self._conversation = Conversation()
         self._answering = False
         self._spoken_known = True  # whether the context holds what of the last reply was spoken
         self._strategies: UserTurnStrategies | None = None
@@ -149,16 +151,18 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         self._settle_speculation(frame)
         await super().process_frame(frame, direction)
         if isinstance(frame, LLMContextFrame):
-            if not frame.speculation:
-                self._context = frame.context
-            elif self._speculation_gate.is_speculating:
+            self._conversation.follow(frame)
+            if self._speculation_gate.is_speculating:
                 self._speculation = Speculation(self.speculation)
             await self._answer(frame.context)
             return
         await self.push_frame(frame, direction)
-        if isinstance(frame, LLMContextAssistantTurnFrame):
+        if isinstance(frame, LLMContextUserTurnFrame):
+            self._conversation.add(frame)
+        elif isinstance(frame, LLMContextAssistantTurnFrame):
+            self._conversation.add(frame)
             self._spoken_known = True
-            self._prefill(greeting=frame.text)
+            self._prefill()
         elif isinstance(frame, VADUserStartedSpeakingFrame) and self._spoken_known:
             self._prefill()
 
@@ -302,17 +306,13 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
                 messages.insert(0, {"role": "system", "content": prompt})
         return params
 
-    def _prefill(self, user_text: str = "", *, greeting: str | None = None) -> None:
+    def _prefill(self, user_text: str = "") -> None:
         if self._early_prefill and not self._answering and not self._cleaned_up:
-            context = self._context
-            if context is None:
-                # Nothing was asked yet, so that the conversation has not come by: a greeting is all there can be.
-                context = LLMContext([{"role": "assistant", "content": greeting}] if greeting else [])
-            self._in_background(self._prefill_context(context, user_text), "prefill")
+            self._in_background(self._prefill_context(self._conversation.snapshot(), user_text), "prefill")
 
     async def _prefill_context(self, context: LLMContext, user_text: str) -> None:
         try:
-            params = await self._invocation_params(LLMContext(list(context.messages), tools=context.tools))
+            params = await self._invocation_params(context)
             messages = params["messages"]
             if user_text or any(message["role"] != "system" for message in messages):
                 messages.append({"role": "user", "content": " ".join(user_text.split())})
