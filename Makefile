@@ -10,7 +10,7 @@ DEMO := $(VENV)/.stamp-demo
 DEV := $(VENV)/.stamp-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format schema acceptance clean distclean
+.PHONY: help demo peer test lint format schema acceptance clean distclean
 
 # Two pip runs must not share one environment.
 .NOTPARALLEL:
@@ -19,13 +19,11 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Variables: PYTHON=python3.12 (makes .venv), ARGS="tests/config -x" (goes to pytest or the acceptance run)'
 
-demo: $(DEMO) ## Hold a phone call of three turns with the packaged model
-	$(BIN)/voice-llm call --profile smollm2_135m_demo \
-	  --system 'The caller is Ada Demir.' \
-	  --rag-context @pipelines/demo/insurance_context.txt \
-	  --say 'When is the phone desk open?' \
-	  --say 'What is the deductible for water damage?' \
-	  --say 'Thank you, that is all. Goodbye.' --seed 1 $(ARGS)
+demo: $(DEMO) ## Hold a phone call with sound: recording, timeline and latencies go to demo-out/
+	$(BIN)/python pipelines/demo/phone_call.py $(ARGS)
+
+peer: $(DEV) ## Build llama.cpp's own server, to compare with
+	$(BIN)/python -m benchmarks.peer build
 
 test: $(DEV) ## Run the tests
 	$(BIN)/python -m pytest -m 'unit or model' $(ARGS)
