@@ -7,7 +7,7 @@ from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
 from pipecat.frames.frames import LLMContextFrame, LLMFullResponseStartFrame, LLMTextFrame
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
-from tests.runtime.helpers import idle, prompts_made, running
+from tests.runtime.helpers import GatedBackend, idle, prompts_made, running
 from voice_llm.pipecat import EagerTurnStopStrategy, SpeculationCounters, VoiceLLMService
 from voice_llm.runtime import Engine
 from voice_llm.testing import FakeBackend
@@ -62,6 +62,24 @@ async def test_speech_that_goes_on_withdraws_the_reply_and_counts_what_it_cost()
         assert bot.voice.said[0] == "You said I have a question about my claim."
         assert bot.llm.speculation.withdrawn >= 1
         assert bot.llm.speculation.wasted_tokens >= wasted > 10
+
+
+async def test_a_reply_that_is_withdrawn_while_it_is_generated_stops_and_is_counted() -> None:
+    backend = GatedBackend(reply=lambda prompt: "a" * 200)
+    async with running(backend) as engine:
+        bot = Bot(VoiceLLMService(engine=engine))
+        bot.verdicts.decided.clear()
+        async with calling(bot):
+            await generated(bot, engine)
+            backend.hold(after_tokens=5)
+            await bot.say("I have a question")
+            await backend.held()
+            await bot.start_speaking()
+            await bot.silence()
+            backend.release()
+            await generated(bot, engine)
+            assert bot.llm.speculation.withdrawn == 1
+            assert 5 <= bot.llm.speculation.wasted_tokens < 20
 
 
 async def test_a_second_transcript_in_the_same_pause_replaces_the_reply() -> None:

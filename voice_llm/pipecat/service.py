@@ -224,6 +224,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
 
     @traced_llm
     async def _process_context(self, context: LLMContext) -> None:
+        speculation = self._speculation
         await self.start_ttfb_metrics()
         self._log_llm_response(context)
         params = await self._invocation_params(context)
@@ -240,7 +241,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         finally:
             # An interruption must not wait for the engine: what is left of the reply is read behind its back.
             stream.cancel(FinishReason.INTERRUPTED)
-            accounting = self._account(stream, self._speculation)
+            accounting = self._account(stream, speculation)
             if stream.finished is None:
                 self._in_background(accounting, "account")
             else:
@@ -314,12 +315,11 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         try:
             params = await self._invocation_params(context)
             messages = params["messages"]
-            if user_text or any(message["role"] != "system" for message in messages):
+            if user_text or [message["role"] for message in messages] != ["system"]:
                 messages.append({"role": "user", "content": " ".join(user_text.split())})
-            if messages:
-                call = await self._ready_call()
-                rag_context = assert_given(self._settings.rag_context)
-                await call.prefill(messages, rag_context=rag_context, tools=params["tools"])
+            call = await self._ready_call()
+            rag_context = assert_given(self._settings.rag_context)
+            await call.prefill(messages, rag_context=rag_context, tools=params["tools"])
         except VoiceLLMError as e:
             # A hint that cannot be followed changes nothing: the turn itself will say what is wrong.
             logger.debug("no early prefill: %s", e.code)
