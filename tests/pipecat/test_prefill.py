@@ -75,7 +75,7 @@ async def test_without_early_prefill_the_header_is_left_to_the_turn() -> None:
     assert computed(usage) > len("what do I pay") + _TAIL_TOKENS
 
 
-async def test_partial_transcripts_leave_the_turn_with_next_to_nothing_to_compute() -> None:
+async def test_partial_transcripts_leave_the_turn_nothing_to_compute_but_what_has_to_be_fresh() -> None:
     async with running() as engine:
         bot = Bot(VoiceLLMService(engine=engine))
         async with calling(bot):
@@ -89,7 +89,7 @@ async def test_partial_transcripts_leave_the_turn_with_next_to_nothing_to_comput
             await bot.hear(" what do I pay")
             await bot.until(lambda: usages(bot), "the turn's usage")
             usage = usages(bot)[0]
-    assert computed(usage) == _TAIL_TOKENS
+    assert computed(usage) == 2  # a turn always computes that much, for fresh logits
 
 
 async def test_segments_of_one_turn_are_prefilled_together_and_the_next_turn_starts_afresh() -> None:

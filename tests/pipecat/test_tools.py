@@ -1,4 +1,4 @@
-"""Function calls: asked for by the model, run by Pipecat, answered from their result, and never run ahead of the turn."""
+"""Function calls: asked for by the model, run by Pipecat, answered from their result, never run ahead of the turn."""
 
 from __future__ import annotations
 

@@ -124,6 +124,26 @@ async def test_a_transcript_while_the_caller_speaks_starts_nothing() -> None:
             assert bot.recorder.of(LLMContextFrame, LLMTextFrame) == []
 
 
+async def test_a_late_transcript_does_not_end_the_turn_that_goes_on() -> None:
+    async with running() as engine:
+        bot = Bot(VoiceLLMService(engine=engine, chunks=True))
+        bot.verdicts.verdict = EndOfTurnState.INCOMPLETE
+        async with calling(bot):
+            await bot.start_speaking()
+            await bot.stop_speaking()
+            await bot.start_speaking()
+            await bot.silence()
+            await bot.hear("Hello.")
+            await bot.silence()
+            bot.verdicts.verdict = EndOfTurnState.COMPLETE
+            await bot.stop_speaking()
+            await bot.silence()
+            assert bot.messages == []
+            await bot.hear("What do I pay?")
+            await bot.until_said(1)
+            assert bot.messages[0]["content"] == "Hello. What do I pay?"
+
+
 @pytest.mark.parametrize("eager", [True, False])
 async def test_the_service_recommends_eager_turns_unless_they_are_switched_off(eager: bool) -> None:
     async with running() as engine:

@@ -319,7 +319,9 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
                 messages.append({"role": "user", "content": " ".join(user_text.split())})
             call = await self._ready_call()
             rag_context = assert_given(self._settings.rag_context)
-            await call.prefill(messages, rag_context=rag_context, tools=params["tools"])
+            # Words that may be the last are prefilled as if they were: up to the header of the reply.
+            whole = bool(user_text)
+            await call.prefill(messages, rag_context=rag_context, tools=params["tools"], open_ended=not whole)
         except VoiceLLMError as e:
             # A hint that cannot be followed changes nothing: the turn itself will say what is wrong.
             logger.debug("no early prefill: %s", e.code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 from pipecat.audio.turn.base_turn_analyzer import BaseTurnAnalyzer
@@ -52,6 +53,10 @@ class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
             self._speculation = None  # withdrawn by the service, and known to all by this very frame
         elif isinstance(frame, TranscriptionFrame):
             self._segments.append(frame.text)
+            if not self._in_pause:
+                # Late, and of an earlier stretch of speech: it must not stand for the one that is being spoken.
+                frame = copy.copy(frame)
+                frame.finalized = False
         result = await super().process_frame(frame)
         if isinstance(frame, TranscriptionFrame) and frame.finalized and self._in_pause:
             await self._speculate()

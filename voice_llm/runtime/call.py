@@ -77,16 +77,18 @@ class Call:
         *,
         rag_context: str | None = None,
         tools: Tools = (),
+        open_ended: bool = True,
         arrival_s: float | None = None,
     ) -> Prefilled:
         """Bring what is known of the next prompt into the KV cache, in whatever room live turns leave.
-
-        The last message may still grow: it is left open, so that more of it can follow.
 
         Args:
             messages: The history so far; an empty last user message prefills the next turn's header.
             rag_context: The call's retrieved text, the last block of its system message.
             tools: What the turn to come may ask for.
+            open_ended: Leave the last message open, so that more of it can follow. Otherwise the whole prompt is
+                computed, up to the header of the reply: a turn with these very messages then starts at once, and one
+                whose last message has grown recomputes those few tokens.
             arrival_s: When the reason for it reached our edge, on ``Engine.clock``; now by default.
 
         Returns:
@@ -114,7 +116,9 @@ class Call:
         arrival = self._engine.clock() if arrival_s is None else arrival_s
         submission = self._submission()
         preparing = self._prepare(
-            lambda: self._prefill_request(messages, rag_context, tools, arrival), submission, sink
+            lambda: self._prefill_request(messages, rag_context, tools, arrival, open_ended=open_ended),
+            submission,
+            sink,
         )
         try:
             await preparing
@@ -221,9 +225,11 @@ class Call:
         except RuntimeError:
             raise EngineDeadError("the engine is closed") from None
 
-    def _prefill_request(self, messages: Messages, rag_context: str | None, tools: Tools, arrival_s: float) -> Request:
+    def _prefill_request(
+        self, messages: Messages, rag_context: str | None, tools: Tools, arrival_s: float, *, open_ended: bool
+    ) -> Request:
         reserve_tokens = self._engine.profile.sampling.max_tokens
-        tokens = self._tokens(parse_messages(messages), rag_context, tools, reserve_tokens, open_ended=True)
+        tokens = self._tokens(parse_messages(messages), rag_context, tools, reserve_tokens, open_ended=open_ended)
         return Request(self._live, RequestKind.PREFILL, tokens, arrival_s)
 
     def _turn_request(
