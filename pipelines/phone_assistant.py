@@ -38,6 +38,7 @@ from pathlib import Path
 
 from loguru import logger
 from pipecat.audio.vad.silero import SileroVADAnalyzer
+from pipecat.audio.vad.vad_analyzer import VADParams
 from pipecat.evals.transport import EvalTransportParams
 from pipecat.frames.frames import TTSSpeakFrame
 from pipecat.pipeline.pipeline import Pipeline
@@ -51,11 +52,12 @@ from pipecat.serializers.protobuf import ProtobufFrameSerializer
 from pipecat.serializers.twilio import TwilioFrameSerializer
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
+from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
 from voice_llm import Engine
 from voice_llm.config import Profile, Settings
-from voice_llm.pipecat import EarlyPrefill, PassthroughAggregator, VoiceLLMService
+from voice_llm.pipecat import EarlyPrefill, PassthroughAggregator, VoiceLLMService, eager_turn_strategies
 from voice_llm.pipecat.call_log import CallLog
 from voice_llm.pipecat.speech import LocalPiperTTS, LocalWhisperSTT, SharedPiper, SharedWhisper
 
@@ -80,6 +82,10 @@ TRANSPORT_PARAMS: dict[str, Callable[[], TransportParams]] = {
 TELEPHONE_HZ = 8000
 WIDEBAND_HZ = 24000
 WHISPER_HZ = 16000
+# A caller who speaks over the bot wants it silent at once, and one who pauses within a sentence wants a moment;
+# Pipecat's defaults are 0.2 and 3 seconds.
+VAD_START_S = 0.15
+SILENCE_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,24 @@ async def load_parts() -> Parts:
     logger.info("loading the language model")
     profile = await asyncio.to_thread(Profile.load, option("PROFILE", "smollm2_135m_demo"))
     engine = await Engine.load(Settings().apply(profile))
+    await language_model(engine, facts).warm_up()  # the first call, too, finds the facts computed
     logger.info("ready for calls")
     return Parts(engine, whisper, piper, facts)
+
+
+def language_model(engine: Engine, facts: str) -> VoiceLLMService:
+    """Return the service of one call."""
+    # The turn strategies are made by `listeners`, so the service need not recommend any.
+    return VoiceLLMService(
+        engine=engine, settings=VoiceLLMService.Settings(rag_context=facts), chunks=True, eager_turns=False
+    )
+
+
+def listeners() -> tuple[SileroVADAnalyzer, UserTurnStrategies]:
+    """Load what hears where speech begins and ends; not on the event loop, where other calls would have to wait."""
+    vad = SileroVADAnalyzer(params=VADParams(start_secs=VAD_START_S))
+    eager = option("EAGER_TURNS", "1") != "0"
+    return vad, eager_turn_strategies(silence_s=SILENCE_S) if eager else UserTurnStrategies()
 
 
 def option(name: str, default: str = "") -> str:
@@ -143,14 +165,10 @@ async def bot(runner_args: RunnerArguments) -> None:
     phone = runner_args.call_data if runner_args.call_data and runner_args.call_data.stream_id else None
 
     stt = LocalWhisperSTT(whisper=parts.whisper, settings=LocalWhisperSTT.Settings(language=option("LANGUAGE", "en")))
-    llm = VoiceLLMService(
-        engine=parts.engine,
-        settings=VoiceLLMService.Settings(rag_context=parts.facts),
-        chunks=True,
-        eager_turns=option("EAGER_TURNS", "1") != "0",
-    )
+    llm = language_model(parts.engine, parts.facts)
+    vad, strategies = await asyncio.to_thread(listeners)
     aggregators = LLMContextAggregatorPair(
-        LLMContext(), user_params=LLMUserAggregatorParams(vad_analyzer=SileroVADAnalyzer())
+        LLMContext(), user_params=LLMUserAggregatorParams(vad_analyzer=vad, user_turn_strategies=strategies)
     )
     pipeline = Pipeline(
         [

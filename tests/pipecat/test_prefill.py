@@ -179,3 +179,17 @@ async def test_a_greeting_and_eager_turns_stay_in_the_cache_too() -> None:
                 await bot.until(lambda count=count: len(bot.messages) == 1 + 2 * count, "its commit")  # type: ignore[misc]
             assert bot.llm.speculation.confirmed == 3
     assert [computed(usage) for usage in usages(bot)] == [len("what do I pay") + _TAIL_TOKENS] * 3
+
+
+async def test_a_warmed_up_prompt_is_there_when_a_call_begins() -> None:
+    backend = FakeBackend()
+    async with running(backend) as engine:
+        settings = VoiceLLMService.Settings(system_instruction="A long persona. " * 10, rag_context="Fact. " * 10)
+        await VoiceLLMService(engine=engine, settings=settings).warm_up()
+        before = backend.counters.decoded_tokens
+        bot = Bot(VoiceLLMService(engine=engine, settings=settings))
+        async with calling(bot):
+            await settled(bot, engine)
+            assert backend.counters.decoded_tokens - before < 10
+        await engine.check_integrity()
+        assert engine.health().open_calls == 0

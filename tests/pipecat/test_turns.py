@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
-from pipecat.frames.frames import LLMContextFrame, LLMFullResponseStartFrame, LLMTextFrame
+from pipecat.frames.frames import LLMContextFrame, LLMFullResponseStartFrame, LLMTextFrame, STTMetadataFrame
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
 from tests.runtime.helpers import GatedBackend, idle, prompts_made, running
@@ -129,6 +129,8 @@ async def test_a_late_transcript_does_not_end_the_turn_that_goes_on() -> None:
         bot = Bot(VoiceLLMService(engine=engine, chunks=True))
         bot.verdicts.verdict = EndOfTurnState.INCOMPLETE
         async with calling(bot):
+            # So long may a transcript take; until then a turn that has some text waits for the rest.
+            await bot.worker.queue_frame(STTMetadataFrame(service_name="stt", ttfs_p99_latency=5.0))
             await bot.start_speaking()
             await bot.stop_speaking()
             await bot.start_speaking()

@@ -175,6 +175,18 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         if text.strip():
             self._prefill(text)
 
+    async def warm_up(self) -> None:
+        """Compute the opening prompt once, so that every call of the tenant with these settings starts from it.
+
+        For process start; works without a pipeline, on a service that no call will use.
+
+        Raises:
+            VoiceLLMError: The engine is closed or full, or the prompt does not fit.
+        """
+        params = await self._invocation_params(LLMContext())
+        async with self._engine.open_call(tenant=self._tenant) as call:
+            await call.prefill(_open_turn(params), rag_context=assert_given(self._settings.rag_context))
+
     async def run_inference(
         self,
         context: LLMContext,
@@ -314,14 +326,14 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
     async def _prefill_context(self, context: LLMContext, user_text: str) -> None:
         try:
             params = await self._invocation_params(context)
-            messages = params["messages"]
-            if user_text or [message["role"] for message in messages] != ["system"]:
-                messages.append({"role": "user", "content": " ".join(user_text.split())})
             call = await self._ready_call()
-            rag_context = assert_given(self._settings.rag_context)
-            # Words that may be the last are prefilled as if they were: up to the header of the reply.
-            whole = bool(user_text)
-            await call.prefill(messages, rag_context=rag_context, tools=params["tools"], open_ended=not whole)
+            await call.prefill(
+                _open_turn(params, user_text),
+                rag_context=assert_given(self._settings.rag_context),
+                tools=params["tools"],
+                # Words that may be the last are prefilled as if they were: up to the header of the reply.
+                open_ended=not user_text,
+            )
         except VoiceLLMError as e:
             # A hint that cannot be followed changes nothing: the turn itself will say what is wrong.
             logger.debug("no early prefill: %s", e.code)
@@ -350,6 +362,14 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             category=category_of(error),
             force_treat_as_permanent=is_permanent(error),
         )
+
+
+def _open_turn(params: VoiceLLMInvocationParams, user_text: str = "") -> list[dict[str, Any]]:
+    """Return the messages with the turn that is being spoken; before anything was said, the caller may not be first."""
+    messages = params["messages"]
+    if not user_text and [message["role"] for message in messages] == ["system"]:
+        return messages
+    return [*messages, {"role": "user", "content": " ".join(user_text.split())}]
 
 
 def _token_usage(usage: Usage) -> LLMTokenUsage:

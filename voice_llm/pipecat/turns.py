@@ -7,6 +7,7 @@ import copy
 from typing import Any
 
 from pipecat.audio.turn.base_turn_analyzer import BaseTurnAnalyzer
+from pipecat.audio.turn.smart_turn.base_smart_turn import SmartTurnParams
 from pipecat.frames.frames import (
     EagerEndOfTurnCancelFrame,
     Frame,
@@ -122,8 +123,13 @@ class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
         return " ".join(" ".join(self._segments).split())
 
 
-def eager_turn_strategies() -> UserTurnStrategies:
-    """Return Pipecat's default turn strategies with an eager stop; loads the turn detector, so not on an event loop."""
+def eager_turn_strategies(*, silence_s: float = 3.0) -> UserTurnStrategies:
+    """Return Pipecat's default turn strategies with an eager stop; loads the turn detector, so not on an event loop.
+
+    Args:
+        silence_s: Seconds of silence that end a turn which sounds unfinished; 3 is Pipecat's default.
+    """
     from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
 
-    return UserTurnStrategies(stop=[EagerTurnStopStrategy(turn_analyzer=LocalSmartTurnAnalyzerV3())])
+    analyzer = LocalSmartTurnAnalyzerV3(params=SmartTurnParams(stop_secs=silence_s))
+    return UserTurnStrategies(stop=[EagerTurnStopStrategy(turn_analyzer=analyzer)])
