@@ -28,8 +28,13 @@ TWILIO_ACCOUNT_SID and _AUTH_TOKEN  With them, the bot hangs up itself when it e
 
 from __future__ import annotations
 
-import asyncio
 import os
+
+# OpenMP reads it when llama.cpp is loaded. Threads that spin for longer between two steps take the cores from Whisper and
+# Piper, and on a busy machine stop each other for seconds.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -84,7 +89,7 @@ WIDEBAND_HZ = 24000
 WHISPER_HZ = 16000
 # A caller who speaks over the bot wants it silent at once, and one who pauses within a sentence wants a moment;
 # Pipecat's defaults are 0.2 and 3 seconds.
-VAD_START_S = 0.15
+VAD_START_S = 0.1
 SILENCE_S = 1.5
 
 
