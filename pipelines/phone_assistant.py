@@ -30,8 +30,8 @@ from __future__ import annotations
 
 import os
 
-# OpenMP reads it when llama.cpp is loaded. Threads that spin for longer between two steps take the cores from Whisper and
-# Piper, and on a busy machine stop each other for seconds.
+# OpenMP reads it when llama.cpp is loaded. Threads that spin for longer between two steps take the cores from Whisper
+# and Piper, and on a busy machine stop each other for seconds.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import asyncio
