@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import equality, latency, throughput
+from . import equality, event_loop, latency, phone_calls, pipecat_text, throughput
 from .common import Proof, machine
 from .tables import write_readme
 
@@ -28,6 +28,9 @@ _PROOFS: dict[str, Callable[[], Awaitable[list[Proof]]]] = {
     "long-prompt": latency.long_prompt_beside_talkers,
     "beside": equality.calls_beside_each_other,
     "reuse": equality.reused_caches,
+    "event-loop": event_loop.eight_bots,
+    "pipecat-text": pipecat_text.first_text,
+    "phone-calls": phone_calls.voice_to_voice,
 }
 
 

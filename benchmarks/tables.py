@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,22 @@ _SHOWN = {
     "long_prompt": lambda f: f"{f['longest_gap_ms']:.0f} ms at most, {f['bound_ms']:.0f} ms allowed",
     "calls_beside_each_other": lambda f: f"{f['same']} of {f['of']} the same",
     "reused_cache": lambda f: f"{f['same']} of {f['of']} the same",
+    "event_loop": lambda f: (
+        f"{f['alone']['longest_cpu_ms']:.0f} ms, beside work {f['beside_work']['longest_cpu_ms']:.0f} ms"
+    ),
+    "pipecat_first_text": lambda f: _first_text(f),
+    "pipecat_first_text_transcripts": lambda f: _first_text(f),
+    "voice_to_voice": lambda f: (
+        f"p50 {f['ratio_p50']:.2f} ({f['voice_llm']['voice_to_voice_p50_ms']:.0f} ms against "
+        f"{f['stock']['voice_to_voice_p50_ms']:.0f} ms), p90 {f['ratio_p90']:.2f}"
+    ),
+    "barge_in": lambda f: f"{max(f['stop_ms']):.0f} ms at most, median {statistics.median(f['stop_ms']):.0f} ms",
 }
+
+
+def _first_text(figures: dict[str, Any]) -> str:
+    ours_ms, stock_ms = figures["first_text_p50_ms"], figures["stock_first_text_p50_ms"]
+    return f"{figures['ratio']:.2f} ({ours_ms:.0f} ms against {stock_ms:.0f} ms)"
 
 
 def readme_block() -> str:

@@ -1,0 +1,107 @@
+"""The phone bot under real calls: garbage, two callers at once, and one who hangs up in the middle of a reply."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+import websockets
+
+from voice_llm.simulator.phone import (
+    BotProcess,
+    Line,
+    Manners,
+    PhoneCaller,
+    PiperCallerVoice,
+    SpokenLine,
+    read_call_log,
+    speak_lines,
+)
+
+pytestmark = pytest.mark.model
+
+_PIPELINES: Final = Path(__file__).resolve().parents[2] / "pipelines"
+_PATIENT: Final = Manners(reply_timeout_s=60, dropped_reply_timeout_s=20, max_call_s=150)
+_START: Final = {"event": "start", "streamSid": "MZ1", "start": {"streamSid": "MZ1", "callSid": "CA1"}}
+
+
+@pytest.fixture(scope="module")
+def question() -> tuple[SpokenLine, ...]:
+    return speak_lines([Line(text="What is the deductible for water damage?")], PiperCallerVoice())
+
+
+@pytest_asyncio.fixture
+async def bot(tmp_path: Path) -> AsyncIterator[BotProcess]:
+    environment = {
+        "LLM_LLAMA_SERVICE_THREADS": "1",
+        "VOICE_LLM_PIPER_THREADS": "1",
+        "VOICE_LLM_GREETING": "Good day, how can I help you?",
+    }
+    async with BotProcess(
+        _PIPELINES / "phone_assistant.py",
+        output_path=tmp_path / "bot.log",
+        call_log_path=tmp_path / "calls.jsonl",
+        environment=environment,
+    ) as bot:
+        yield bot
+
+
+def events(tmp_path: Path, kind: str) -> list[Any]:
+    log = tmp_path / "calls.jsonl"
+    return [event for event in read_call_log(log) if event.name == kind] if log.exists() else []
+
+
+async def test_after_garbage_on_the_socket_the_next_caller_is_answered(
+    bot: BotProcess, question: tuple[SpokenLine, ...], tmp_path: Path
+) -> None:
+    await _send(bot.url, "this is no JSON")
+    await _send(bot.url, json.dumps({"event": "nonsense"}))
+    await _send(bot.url, json.dumps({"event": "connected"}), json.dumps(_START), b"\x00\xff", "{", "[]", "null")
+    media = {"event": "media", "streamSid": "MZ1", "media": {"payload": "%%% not base64 %%%"}}
+    await _send(bot.url, json.dumps({"event": "connected"}), json.dumps(_START), json.dumps(media), json.dumps({}))
+
+    call = await PhoneCaller(bot.url, question, manners=_PATIENT).call()
+
+    bot.check()
+    assert call.turns[0].reply_start_s is not None
+    assert any("fifty" in event.text for event in events(tmp_path, "bot_said"))
+
+
+async def test_a_caller_who_hangs_up_in_a_reply_ends_that_call_alone(
+    bot: BotProcess, question: tuple[SpokenLine, ...], tmp_path: Path
+) -> None:
+    replying = asyncio.Event()
+    leaver = PhoneCaller(bot.url, question, manners=_PATIENT, call_sid="CAleaver")
+    stayer = PhoneCaller(bot.url, question, manners=_PATIENT, call_sid="CAstayer")
+    leaving, staying = asyncio.create_task(leaver.call()), asyncio.create_task(stayer.call())
+
+    async def watch() -> None:
+        while not any(e.call_id == "CAleaver" for e in events(tmp_path, "first_token")):
+            await asyncio.sleep(0.05)
+        replying.set()
+
+    await asyncio.wait_for(watch(), 100)
+    leaving.cancel()
+    call = await staying
+    await asyncio.gather(leaving, return_exceptions=True)
+
+    assert call.turns[0].reply_start_s is not None
+    assert any(e.call_id == "CAstayer" and "fifty" in e.text for e in events(tmp_path, "bot_said"))
+    ended = {event.call_id for event in events(tmp_path, "call_ended")}
+    assert ended == {"CAleaver", "CAstayer"}
+
+
+async def _send(url: str, *messages: str | bytes) -> None:
+    """Say all that and hang up; the bot may have hung up before."""
+    async with websockets.connect(url) as socket:
+        try:
+            for message in messages:
+                await socket.send(message)
+            await asyncio.wait_for(socket.wait_closed(), 0.5)
+        except (TimeoutError, websockets.ConnectionClosed):
+            pass
