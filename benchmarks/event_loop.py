@@ -45,9 +45,10 @@ async def eight_bots() -> list[Proof]:
     return [
         Proof(
             "event_loop",
-            f"eight bots in one process: no turn is lost, and the event loop's callbacks never take longer than "
-            f"{BOUND_MS:.0f} ms, also beside work of {_BUSY_S * 1e3:.0f} ms every {_BUSY_S * 2e3:.0f}",
-            answered and max(run["longest_cpu_ms"] for run in found) <= BOUND_MS,
+            f"eight bots in one process: no turn is lost, the event loop's callbacks never take longer than "
+            f"{BOUND_MS:.0f} ms, and 99 of 100 pings of the loop are answered in that time, alone and beside work of "
+            f"{_BUSY_S * 1e3:.0f} ms every {_BUSY_S * 2e3:.0f}",
+            answered and max(max(run["longest_cpu_ms"], run["p99_ms"]) for run in found) <= BOUND_MS,
             {"alone": alone, "beside_work": beside_work},
         )
     ]
@@ -68,7 +69,8 @@ async def _measure(engine: Engine) -> dict[str, Any]:
     return {
         "answered": answered,
         "longest_cpu_ms": round(meter.longest.cpu_ms, 1),
-        "slowest_ping_ms": round(meter.slowest.wall_ms, 1),
+        "p99_ms": round(meter.percentile_ms(0.99), 1),
+        "slowest_ms": round(meter.slowest.wall_ms, 1),
         "pings": meter.pings,
         "took_s": round(time.monotonic() - started_s, 1),
     }

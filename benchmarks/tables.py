@@ -23,7 +23,8 @@ _SHOWN = {
     "calls_beside_each_other": lambda f: f"{f['same']} of {f['of']} the same",
     "reused_cache": lambda f: f"{f['same']} of {f['of']} the same",
     "event_loop": lambda f: (
-        f"{f['alone']['longest_cpu_ms']:.0f} ms, beside work {f['beside_work']['longest_cpu_ms']:.0f} ms"
+        f"{f['alone']['longest_cpu_ms']:.0f} and {f['alone']['p99_ms']:.0f} ms, "
+        f"beside work {f['beside_work']['longest_cpu_ms']:.0f} and {f['beside_work']['p99_ms']:.0f} ms"
     ),
     "pipecat_first_text": lambda f: _first_text(f),
     "pipecat_first_text_transcripts": lambda f: _first_text(f),

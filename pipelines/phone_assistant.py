@@ -22,7 +22,8 @@ VOICE_LLM_SPEECH_DEVICE         cpu or cuda, for Whisper and Piper (cpu)
 VOICE_LLM_WHISPER_THREADS       CPU threads of one transcription; two run at once (1)
 VOICE_LLM_PIPER_THREADS         CPU threads of one synthesis (2)
 VOICE_LLM_CALL_LOG              File to which the times and texts of all calls are appended, as JSON Lines
-TWILIO_ACCOUNT_SID and _AUTH_TOKEN  With them, the bot hangs up itself when it ends a call
+TWILIO_ACCOUNT_SID and _AUTH_TOKEN  With them, the bot hangs up itself when it ends a call. Telnyx and Plivo
+                                streams need theirs: TELNYX_API_KEY; PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN
 ==============================  ========================================================================
 """
 
@@ -33,6 +34,8 @@ import os
 # OpenMP reads it when llama.cpp is loaded. Threads that spin for longer between two steps take the cores from Whisper
 # and Piper, and on a busy machine stop each other for seconds.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# What callers say is nobody's business but the call's.
+os.environ.setdefault("PIPECAT_LOG_LLM_CONTEXT", "off")
 
 import asyncio
 import uuid
@@ -150,7 +153,7 @@ _loading: asyncio.Task[Parts] | None = None
 async def loaded_parts() -> Parts:
     """Return the models, which the first who asks has loaded."""
     global _loading
-    if _loading is None or (_loading.done() and _loading.exception() is not None):
+    if _loading is None or (_loading.done() and (_loading.cancelled() or _loading.exception() is not None)):
         _loading = asyncio.create_task(load_parts())
     return await asyncio.shield(_loading)
 
@@ -239,5 +242,6 @@ async def transport_for(runner_args: RunnerArguments) -> BaseTransport:
 if __name__ == "__main__":
     from pipecat.runner.run import app, main
 
+    logger.disable("pipecat.services.tts_service")  # it logs each sentence
     app.router.lifespan_context = lifespan
     main()

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from pipecat.evals.transport import EvalTransportParams
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
@@ -22,13 +24,14 @@ from pipecat.workers.runner import WorkerRunner
 from voice_llm import Engine
 from voice_llm.pipecat import VoiceLLMService
 
-engine: Engine | None = None
+loading: asyncio.Task[Engine] | None = None
 
 
 async def bot(runner_args: RunnerArguments) -> None:
-    """Hold one conversation; the model is loaded with the first."""
-    global engine
-    engine = engine or await Engine.load("smollm2_135m_demo")
+    """Hold one conversation; the model is loaded with the first, for all."""
+    global loading
+    loading = loading or asyncio.create_task(Engine.load("smollm2_135m_demo"))
+    engine = await asyncio.shield(loading)
 
     transport = await create_transport(runner_args, {"eval": EvalTransportParams})
     llm = VoiceLLMService(engine=engine, eager_turns=False)

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,8 @@ SAY = (
 )
 # How long the bot may take after the caller has hung up to write the end of its log.
 LOG_END_S = 3.0
+# What comes after the call: that, ending the bot, writing and drawing.
+WRAP_UP_S = 15.0
 MANNERS = Manners(pause_s=1.0, max_call_s=150)
 
 
@@ -115,6 +118,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> PhoneCall:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     out: Path = arguments.out
+    end_s = time.monotonic() + arguments.time_limit
     async with asyncio.timeout(arguments.time_limit):
         with console.status("Synthesising the caller's voice") as status:
             voice = await asyncio.to_thread(PiperCallerVoice, arguments.voice)
@@ -128,7 +132,9 @@ async def run(arguments: argparse.Namespace, console: Console) -> PhoneCall:
             )
             async with bot:
                 status.update("Calling; waiting for the greeting")
-                call = await place_call(bot, lines, arguments, lambda text: status.update(text))
+                # A call that takes too long is ended in time to be written down.
+                max_call_s = min(MANNERS.max_call_s, max(1.0, end_s - time.monotonic() - WRAP_UP_S))
+                call = await place_call(bot, lines, arguments, max_call_s, lambda text: status.update(text))
                 await wait_for_log_end(out, call.call_id)
     return call
 
@@ -146,11 +152,18 @@ def script(arguments: argparse.Namespace) -> list[Line]:
 
 
 async def place_call(
-    bot: BotProcess, lines: tuple[SpokenLine, ...], arguments: argparse.Namespace, show: Callable[[str], None]
+    bot: BotProcess,
+    lines: tuple[SpokenLine, ...],
+    arguments: argparse.Namespace,
+    max_call_s: float,
+    show: Callable[[str], None],
 ) -> PhoneCall:
     """Hold the call; where it fails because the bot died, that is the error."""
     manners = dataclasses.replace(
-        MANNERS, wait_for_greeting=not arguments.no_greeting, reply_timeout_s=arguments.reply_timeout
+        MANNERS,
+        wait_for_greeting=not arguments.no_greeting,
+        reply_timeout_s=arguments.reply_timeout,
+        max_call_s=max_call_s,
     )
     caller = PhoneCaller(
         bot.url, lines, manners=manners, on_turn=lambda turn: show(f"On the phone: turn {turn + 1} of {len(lines)}")

@@ -12,7 +12,7 @@ import pytest
 from voice_llm.backend.llama import LlamaBackend
 from voice_llm.backend.llama.sampling import LlamaSampler
 from voice_llm.backend.llama.tags import tags_to_gbnf
-from voice_llm.config import SamplingParams, StructuralTags
+from voice_llm.config import SamplingParams, StructuralTag, StructuralTags
 from voice_llm.errors import BackendError, GrammarError
 from voice_llm.prompt import Tool, ToolFormat, parse_tool_choice, parse_tools
 from voice_llm.text import ToolCallParser
@@ -199,7 +199,7 @@ def test_a_schema_that_cannot_be_enforced_is_refused_with_its_tool(
     backend: LlamaBackend, schema: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(GrammarError, match=says) as caught:
-        backend.new_sampler(GREEDY, tags_of("auto", HANG_UP, Tool("bad", "", schema)))
+        backend.new_sampler(GREEDY, tags_of("auto", HANG_UP, Tool("bad", "", schema, strict=True)))
     assert caught.value.param == "tools[1].parameters"
 
 
@@ -224,3 +224,27 @@ def test_many_tools_fit_into_a_grammar() -> None:
     tools = [Tool(f"{CLAIM.name}_{i}", "", {**MOVE.parameters, "title": str(i)}) for i in range(32)]
     assert len(json.dumps([dict(t.parameters) for t in tools])) > 8_000
     assert tags_to_gbnf(tags_of("required", *tools)).count("tagged-31") == 3
+
+
+@pytest.mark.parametrize(
+    ("schema", "enforced"),
+    [
+        ({"type": "integer", "minimum": 18}, {"type": "integer"}),
+        ({"type": "string", "format": "email"}, {"type": "string"}),
+        ({"type": "string", "pattern": "(?i)x"}, {"type": "string"}),
+        ({"type": "array", "items": {"type": "number", "maximum": 3}, "uniqueItems": True},
+         {"type": "array", "items": {"type": "number"}}),
+        ({"anyOf": [{"type": "integer", "multipleOf": 5}, {"type": "null"}]},
+         {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_enforced_is_left_to_the_model_where_a_tool_is_not_strict(
+    schema: dict[str, Any], enforced: dict[str, Any]
+) -> None:
+    def grammar(of: dict[str, Any], *, strict: bool) -> str:
+        tag = StructuralTag("<tool_call>", {"type": "object", "properties": {"x": of}}, "</tool_call>", strict=strict)
+        return tags_to_gbnf(StructuralTags("<tool_call>", (tag,)))
+
+    assert grammar(schema, strict=False) == grammar(enforced, strict=True)
+    with pytest.raises(GrammarError):
+        grammar(schema, strict=True)

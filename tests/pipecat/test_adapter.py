@@ -102,3 +102,39 @@ async def test_tools_are_written_as_openai_does() -> None:
 def test_openai_is_never_imported() -> None:
     code = "import sys, voice_llm.pipecat; sys.exit('openai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look"}}])
+async def test_a_forced_call_is_forced_until_its_result_is_there(choice: Any) -> None:
+    """Pipecat keeps the choice in the context, so that the reply to the result would be another call, without end."""
+    schema = FunctionSchema(name="look", description="", properties={}, required=[])
+    asked: list[Any] = [{"role": "user", "content": "Hi"}]
+    answered = [
+        *asked,
+        {"role": "assistant", "tool_calls": [_CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+    ]
+    choices = []
+    for messages in (asked, answered):
+        context = LLMContext(messages, tools=[schema], tool_choice=choice)
+        choices.append((await VoiceLLMAdapter().get_llm_invocation_params(context))["tool_choice"])
+    assert choices == [choice, "auto"]
+
+
+async def test_no_choice_stays_none_after_a_result() -> None:
+    schema = FunctionSchema(name="look", description="", properties={}, required=[])
+    messages: list[Any] = [{"role": "tool", "tool_call_id": "c1", "content": "1"}]
+    context = LLMContext(messages, tools=[schema], tool_choice="none")
+    assert (await VoiceLLMAdapter().get_llm_invocation_params(context))["tool_choice"] == "none"
+
+
+async def test_what_no_template_takes_is_left_out_and_told() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    messages: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "Look at"}, image, {"type": "text", "text": "this"}]},
+        {"role": "narrator", "content": "Once."},
+        {"role": "user", "content": "and?", "name": "ada"},
+    ]
+    params = await VoiceLLMAdapter().get_llm_invocation_params(LLMContext(messages))
+    assert params["messages"] == [{"role": "user", "content": "Look at this"}, {"role": "user", "content": "and?"}]
+    assert len(params["problems"]) == 2

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Any
+
 import pytest
 from pipecat.frames.frames import LLMContextFrame, MetricsFrame, TTSSpeakFrame
 from pipecat.metrics.metrics import LLMTokenUsage, LLMUsageMetricsData
@@ -193,3 +197,62 @@ async def test_a_warmed_up_prompt_is_there_when_a_call_begins() -> None:
             assert backend.counters.decoded_tokens - before < 10
         await engine.check_integrity()
         assert engine.health().open_calls == 0
+
+
+async def test_hints_before_it_is_known_what_was_spoken_leave_the_reply_in_the_cache() -> None:
+    """A caller who says a word over the voice without interrupting it must not cost the reply its cache."""
+    backend = FakeBackend()
+    async with running(backend) as engine:
+        llm = VoiceLLMService(engine=engine, chunks=True)
+        bot = Bot(llm)
+        async with calling(bot):
+            await bot.say("what do I pay")
+            await bot.until_said(2)
+            await settled(bot, engine)
+            before = backend.counters.decoded_tokens
+            llm.prefill_user_text("mhm")
+            await settled(bot, engine)
+            assert backend.counters.decoded_tokens == before
+
+
+async def test_a_live_turn_never_stands_in_line_behind_hints(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as engine:
+        llm = VoiceLLMService(engine=engine)
+        bot = Bot(llm)
+        async with calling(bot):
+            await settled(bot, engine)
+            made: list[object] = []
+            format_prompt = engine._formatter.format
+
+            def counting(*args: Any, **options: Any) -> Any:
+                made.append(args)
+                return format_prompt(*args, **options)
+
+            monkeypatch.setattr(engine._formatter, "format", counting)
+            blocked = threading.Event()
+            engine._prompts.submit(blocked.wait, 10)
+            for words in range(1, 30):
+                llm.prefill_user_text("word " * words)
+                await asyncio.sleep(0)
+            await bot.worker.queue_frame(LLMContextFrame(LLMContext([{"role": "user", "content": "now"}])))
+            await bot.silence()
+            blocked.set()
+            await bot.until(lambda: usages(bot), "the turn's usage")
+            assert len(made) == 1
+
+
+async def test_words_are_hints_again_once_an_eager_reply_was_withdrawn() -> None:
+    backend = FakeBackend()
+    async with running(backend) as engine:
+        bot = Bot(VoiceLLMService(engine=engine, chunks=True))
+        bot.verdicts.decided.clear()
+        async with calling(bot):
+            await bot.say("I have")
+            await settled(bot, engine)
+            assert bot.llm.speculation.started == 1
+            await bot.start_speaking()
+            await settled(bot, engine)
+            before = backend.counters.decoded_tokens
+            await bot.hear("a long question about my claim", interim=True)
+            await settled(bot, engine)
+            assert backend.counters.decoded_tokens - before >= len("a long question about my claim")

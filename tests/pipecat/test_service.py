@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
 from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
@@ -166,29 +167,62 @@ async def test_the_profiles_prompt_comes_before_the_services_and_the_rag_context
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "named"),
     [
-        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
-        {"role": "narrator", "content": "Once upon a time."},
-        {
-            "role": "assistant",
-            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "look", "arguments": "{not json"}}],
-        },
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]},
+            "image",
+        ),
+        ({"role": "narrator", "content": "Once upon a time."}, "narrator"),
+        (
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "look", "arguments": "{not json"}}],
+            },
+            "look",
+        ),
     ],
     ids=["image", "unknown role", "arguments that are not JSON"],
 )
-async def test_a_context_that_cannot_be_used_is_an_error_and_the_next_turn_is_answered(message: Any) -> None:
-    bad = LLMContext([message, {"role": "user", "content": "Hi"}])
+async def test_what_cannot_be_used_is_reported_once_and_the_call_is_answered(message: Any, named: str) -> None:
+    """It stays in the context: refused at every turn, it would silence the rest of the call."""
+    conversation = LLMContext([message, {"role": "user", "content": "Hello"}])
     async with running() as engine:
-        llm = VoiceLLMService(engine=engine)
-        down, up = await ask(llm, bad, context("Hello"))
+        llm = VoiceLLMService(engine=engine, chunks=True)
+        down, up = await ask(llm, conversation, conversation)
     [error] = errors_of(up)
     assert error.category is ErrorCategory.APPLICATION
-    assert "messages[" in error.error
+    assert named in error.error
     assert llm.is_usable
-    kinds = [type(f) for f in without_metrics(down)]
-    assert kinds[:2] == [LLMFullResponseStartFrame, LLMFullResponseEndFrame]
-    assert "".join(f.text for f in down if isinstance(f, LLMTextFrame)).startswith("You said Hello.")
+    assert [f.text for f in down if isinstance(f, LLMTextFrame)].count("You said Hello. ") == 2
+
+
+async def test_a_reply_without_words_or_calls_is_an_error() -> None:
+    cut = '<tool_call>{"name":"look","arguments":{"number":"12345678901234567890'
+    schema = FunctionSchema(name="look", description="", properties={"number": {"type": "string"}}, required=[])
+    conversation = LLMContext([{"role": "user", "content": "Hello"}], tools=[schema])
+    async with running(FakeBackend(reply=lambda p: cut)) as engine:
+        llm = VoiceLLMService(engine=engine, settings=VoiceLLMService.Settings(max_tokens=40))
+        down, up = await ask(llm, conversation)
+    assert "neither words nor" in errors_of(up)[0].error
+    assert llm.is_usable
+    assert isinstance(without_metrics(down)[-1], LLMFullResponseEndFrame)
+
+
+async def test_the_model_cannot_be_changed_live_and_that_is_said() -> None:
+    async with running() as engine:
+        llm = VoiceLLMService(engine=engine)
+        delta = VoiceLLMService.Settings(model="another", temperature=0.7)
+        _, up = await run_test(llm, frames_to_send=[LLMUpdateSettingsFrame(delta=delta)])
+    assert "cannot be changed" in errors_of(up)[0].error
+    assert (llm.settings.model, llm.settings.temperature) == ("test", 0.7)  # type: ignore[attr-defined]
+
+
+async def test_extra_settings_are_fields_of_the_sampling() -> None:
+    async with running(FakeBackend(reply=lambda p: "abcdefghij")) as engine:
+        llm = VoiceLLMService(engine=engine, settings=VoiceLLMService.Settings(extra={"max_tokens": 3, "seed": 1}))
+        down, _ = await ask(llm, context("Hi"))
+    assert "".join(f.text for f in down if isinstance(f, LLMTextFrame)) == "abc"
 
 
 async def test_a_setting_out_of_range_is_an_error_that_names_it() -> None:

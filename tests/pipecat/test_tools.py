@@ -154,8 +154,10 @@ async def test_barge_in_during_a_tool_call_cancels_it_and_the_next_turn_is_answe
             await bot.hear("never mind")
             await bot.until_said(1)
             await generated(bot, engine)
-            [tool] = [m for m in bot.messages if m["role"] == "tool"]
-            assert "CANCELLED" in tool["content"]
+            await bot.until(
+                lambda: ["CANCELLED" in m["content"] for m in bot.messages if m["role"] == "tool"] == [True],
+                "the call to be written down as cancelled",
+            )
     assert bot.voice.said == ["As you like."]
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
-from pipecat.frames.frames import LLMContextFrame, LLMFullResponseStartFrame, LLMTextFrame, STTMetadataFrame
+from pipecat.frames.frames import (
+    Frame,
+    InterruptionFrame,
+    LLMContextFrame,
+    LLMFullResponseStartFrame,
+    LLMRunFrame,
+    LLMTextFrame,
+    STTMetadataFrame,
+)
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
 from tests.runtime.helpers import GatedBackend, idle, prompts_made, running
@@ -122,6 +130,21 @@ async def test_a_transcript_while_the_caller_speaks_starts_nothing() -> None:
             await generated(bot, engine)
             assert bot.llm.speculation.started == 0
             assert bot.recorder.of(LLMContextFrame, LLMTextFrame) == []
+
+
+@pytest.mark.parametrize("frame", [InterruptionFrame(), LLMRunFrame()], ids=["interruption", "run"])
+async def test_a_turn_whose_held_reply_was_taken_away_is_answered_all_the_same(frame: Frame) -> None:
+    async with running() as engine:
+        bot = Bot(VoiceLLMService(engine=engine, chunks=True))
+        bot.verdicts.decided.clear()
+        async with calling(bot):
+            await bot.say("what do I pay")
+            await generated(bot, engine)
+            await bot.worker.queue_frame(frame)
+            await generated(bot, engine)
+            bot.verdicts.decided.set()
+            await bot.until(lambda: "You said what do I pay." in bot.voice.said, "the answer")
+        assert bot.llm.speculation.confirmed == 0
 
 
 async def test_a_late_transcript_does_not_end_the_turn_that_goes_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -94,6 +95,28 @@ async def test_a_caller_who_hangs_up_in_a_reply_ends_that_call_alone(
     assert any(e.call_id == "CAstayer" and "fifty" in e.text for e in events(tmp_path, "bot_said"))
     ended = {event.call_id for event in events(tmp_path, "call_ended")}
     assert ended == {"CAleaver", "CAstayer"}
+
+
+async def test_the_demo_is_a_conversation(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(_PIPELINES / "demo" / "phone_call.py"), "--out", str(tmp_path)),
+        *("--reply-timeout", "60", "--time-limit", "240"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+    turns = json.loads((tmp_path / "call.json").read_text())["turns"]
+    assert len(turns) == 3
+    assert all(turn["reply_start_s"] > turn["speech_end_s"] for turn in turns)
+    assert [turn["barge_in"] for turn in turns] == [False, True, False]
+    # On a machine that runs the tests; how soon it is silent on a quiet one, `make acceptance` says.
+    assert turns[1]["stop_ms"] < 1500
+    for name in ("call.wav", "call.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    caller_words = "deductible"
+    assert caller_words not in (tmp_path / "bot.log").read_text()
 
 
 async def _send(url: str, *messages: str | bytes) -> None:

@@ -19,11 +19,15 @@ _PIPELINES = _HERE.parents[1] / "pipelines"
 
 @pytest.mark.parametrize(
     ("script", "scenarios", "count"),
-    [(_PIPELINES / "phone_assistant.py", "phone_assistant.yaml", 3), (_HERE / "tool_bot.py", "tool_bot.yaml", 1)],
-    ids=["phone assistant", "tool bot"],
+    [
+        (_PIPELINES / "phone_assistant.py", "phone_assistant.yaml", 3),
+        (_PIPELINES / "text_assistant.py", "text_assistant.yaml", 1),
+        (_HERE / "tool_bot.py", "tool_bot.yaml", 1),
+    ],
+    ids=["phone assistant", "text assistant", "tool bot"],
 )
 async def test_the_bot_passes_its_scenarios(script: Path, scenarios: str, count: int, tmp_path: Path) -> None:
-    environment = {"LLM_LLAMA_SERVICE_THREADS": "1", "VOICE_LLM_SPEECH_THREADS": "1", "VOICE_LLM_GREETING": ""}
+    environment = {"LLM_LLAMA_SERVICE_THREADS": "1", "VOICE_LLM_PIPER_THREADS": "1", "VOICE_LLM_GREETING": ""}
     async with BotProcess(script, output_path=tmp_path / "bot.log", environment=environment) as bot:
         status, output = await _evaluate(_HERE / "evals" / scenarios, bot.url, tmp_path)
     assert status == 0, output + (tmp_path / "bot.log").read_text()[-4000:]

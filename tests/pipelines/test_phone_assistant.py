@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pipecat.runner.types import WebSocketRunnerArguments
+from pipecat.serializers.twilio import TwilioFrameSerializer
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketTransport
 
 from pipelines import phone_assistant
@@ -47,7 +48,12 @@ async def test_twilio_with_credentials_is_the_runners(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", "secret")
     runner_args = WebSocketRunnerArguments(websocket=TwilioSocket())  # type: ignore[arg-type]
 
-    assert isinstance(await phone_assistant.transport_for(runner_args), FastAPIWebsocketTransport)
+    transport = await phone_assistant.transport_for(runner_args)
+
+    assert isinstance(transport, FastAPIWebsocketTransport)
+    serializer = transport._params.serializer
+    assert isinstance(serializer, TwilioFrameSerializer)
+    assert serializer._params.auto_hang_up
 
 
 @pytest.mark.parametrize("name", ["webrtc", "twilio", "websocket", "eval"])

@@ -20,11 +20,18 @@ def test_tools_are_read_alike_however_they_are_written() -> None:
     function = {"name": "weather", "description": " Tells the weather. ", "parameters": SCHEMA}
     written: list[Tool | dict[str, Any]] = [
         WEATHER,
-        {"type": "function", "function": {**function, "strict": True}},
+        {"type": "function", "function": {**function, "strict": False}},
         {"type": "function", **function},
         function,
     ]
     assert [parse_tools([tool])[0] for tool in written] == [WEATHER] * 4
+
+
+def test_strict_is_kept_and_must_be_a_truth_value() -> None:
+    assert parse_tools([{"name": "a", "strict": True}])[0].strict
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_tools([{"name": "a", "strict": "yes"}])
+    assert caught.value.param == "tools[0].strict"
 
 
 @pytest.mark.parametrize("parameters", [None, {}, {"type": "object"}, {"properties": {}}])

@@ -130,7 +130,7 @@ async def test_the_profiles_prompt_is_shared_whatever_the_tools(engine: Engine) 
 
 
 async def test_a_tool_that_cannot_be_enforced_fails_its_turn_by_name(engine: Engine) -> None:
-    bad = Tool("age", "", {"properties": {"years": {"type": "integer", "minimum": 18}}})
+    bad = Tool("age", "", {"properties": {"years": {"type": "integer", "minimum": 18}}}, strict=True)
     async with engine.open_call() as call:
         with pytest.raises(GrammarError, match="minimum") as caught:
             await read(call.generate(asked("Hello"), tools=[CLAIM, bad], max_tokens=8))

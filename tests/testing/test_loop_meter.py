@@ -37,3 +37,4 @@ async def test_an_idle_loop_is_reached_often_and_at_no_cost() -> None:
         await asyncio.sleep(0.2)
     assert meter.pings > 5
     assert meter.longest.cpu_ms < 20
+    assert 0 < meter.percentile_ms(0.5) <= meter.percentile_ms(0.99) <= meter.slowest.wall_ms

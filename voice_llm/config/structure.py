@@ -18,12 +18,14 @@ class StructuralTag:
         schema: JSON schema of the value.
         end: What follows the value.
         param: What an error about the schema names as the offending field.
+        strict: Whether a keyword that cannot be enforced is refused; else it is left to the model.
     """
 
     begin: str
     schema: Mapping[str, Any]
     end: str
     param: str = "tools"
+    strict: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,23 +29,25 @@ from pipecat.metrics.metrics import LLMTokenUsage
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 from pipecat.services.llm_service import LLMService
+from pipecat.services.settings import LLMSettings
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
+from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.tracing.service_decorators import traced_llm
 from pipecat.utils.types import assert_given
 
 from ..errors import VoiceLLMError
 from ..events import FinishReason, SentenceChunk, TextDelta, Thought, ToolCall, Usage
-from ..runtime import Call, Engine, ReplyStream
+from ..runtime import Engine, ReplyStream
 from .adapter import VoiceLLMAdapter, VoiceLLMInvocationParams
 from .conversation import Conversation
 from .failures import category_of, is_permanent
+from .place import Place
+from .prefiller import Prefiller, open_turn
 from .settings import VoiceLLMSettings, sampling_of, settings_of
 from .speculation import Speculation, SpeculationCounters
 from .turns import eager_turn_strategies
 
 __all__ = ["VoiceLLMService"]
-
-logger = logging.getLogger(__name__)
 
 
 class VoiceLLMService(LLMService[VoiceLLMAdapter]):
@@ -64,7 +65,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         tenant: Whose call it is; no KV is ever shared between tenants.
         call_id: Name of the call in the engine; a random one by default.
         early_prefill: Compute what is known of the next prompt after each reply and when the caller begins to speak.
-        eager_turns: Recommend turn strategies that begin the reply at the first transcript of a pause.
+        eager_turns: Recommend turn strategies that begin the reply at the first finalized transcript of a pause.
         **kwargs: For ``LLMService``.
     """
 
@@ -92,19 +93,25 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         self._engine = engine
         self._chunks = chunks
         self._tenant = tenant
-        self._call_id = call_id
+        self._place = Place(engine, tenant=tenant, call_id=call_id)
         self._early_prefill = early_prefill
         self._eager_turns = eager_turns
-        self._call: Call | None = None
-        self._opening = asyncio.Lock()
         self._opening_error: VoiceLLMError | None = None
-        self._cleaned_up = False
         self._conversation = Conversation()
+        self._prefiller = Prefiller(
+            self._conversation,
+            params_of=self._invocation_params,
+            ready_call=self._place.take,
+            rag_context=lambda: assert_given(self._settings.rag_context),
+            create_task=lambda work: self._in_background(work, "prefill"),
+        )
         self._answering = False
+        self._said_anything = False
         self._spoken_known = True  # whether the context holds what of the last reply was spoken
         self._strategies: UserTurnStrategies | None = None
         self._speculation: Speculation | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._problems: set[str] = set()
         self.speculation = SpeculationCounters()
         """What became of eager turns."""
 
@@ -125,7 +132,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             # Loads the turn detector, which would hold up the calls of this event loop.
             self._strategies = await asyncio.to_thread(eager_turn_strategies)
         try:
-            await self._ready_call()
+            await self._place.take()
         except VoiceLLMError as e:
             self._opening_error = e
 
@@ -138,13 +145,10 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
 
     async def cleanup(self) -> None:
         """Give the place in the engine back; once more is harmless."""
-        self._cleaned_up = True
+        self._place.give_back()
         await super().cleanup()
         for task in list(self._background):
             await self.cancel_task(task)
-        if self._call is not None:
-            self._call.close_nowait()
-            self._call = None
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Answer contexts; everything else goes on."""
@@ -163,7 +167,9 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             self._conversation.add(frame)
             self._spoken_known = True
             self._prefill()
-        elif isinstance(frame, VADUserStartedSpeakingFrame) and self._spoken_known:
+        elif isinstance(frame, (EagerEndOfTurnCancelFrame, InterruptionFrame)):
+            self._spoken_known = True  # nothing was, or it is about to be committed
+        elif isinstance(frame, VADUserStartedSpeakingFrame):
             self._prefill()
 
     def prefill_user_text(self, text: str) -> None:
@@ -175,6 +181,11 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         if text.strip():
             self._prefill(text)
 
+    def _prefill(self, user_text: str = "") -> None:
+        # Until the context holds what was spoken of the last reply, a prompt would cut the cache too far.
+        if self._early_prefill and self._spoken_known and not self._answering and not self._place.given_back:
+            self._prefiller.show(user_text)
+
     async def warm_up(self) -> None:
         """Compute the opening prompt once, so that every call of the tenant with these settings starts from it.
 
@@ -185,7 +196,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
         """
         params = await self._invocation_params(LLMContext())
         async with self._engine.open_call(tenant=self._tenant) as call:
-            await call.prefill(_open_turn(params), rag_context=assert_given(self._settings.rag_context))
+            await call.prefill(open_turn(params), rag_context=assert_given(self._settings.rag_context))
 
     async def run_inference(
         self,
@@ -220,9 +231,17 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             text = "".join([event.text async for event in events if isinstance(event, TextDelta)])
         return text.strip() or None
 
+    async def _update_settings(self, delta: LLMSettings) -> dict[str, Any]:  # type: ignore[override]  # as in LLMService
+        changed = await super()._update_settings(delta)
+        if "model" in changed:
+            self._settings.model = changed.pop("model")
+            self._sync_model_name_to_metrics()
+            await self.push_error("the model is the engine's: it cannot be changed", category=ErrorCategory.APPLICATION)
+        return changed
+
     async def _answer(self, context: LLMContext) -> None:
+        self._prefiller.stop()
         self._answering = True
-        self._spoken_known = False
         try:
             await self.push_frame(LLMFullResponseStartFrame())
             await self.start_processing_metrics()
@@ -237,10 +256,12 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
     @traced_llm
     async def _process_context(self, context: LLMContext) -> None:
         speculation = self._speculation
+        self._said_anything = False
         await self.start_ttfb_metrics()
         self._log_llm_response(context)
         params = await self._invocation_params(context)
-        call = await self._ready_call()
+        await self._report_problems(params["problems"])
+        call = await self._place.take()
         stream = call.generate(
             params["messages"],
             sampling_of(self._settings, self._engine.profile),
@@ -258,27 +279,39 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
                 self._in_background(accounting, "account")
             else:
                 await accounting
+        if not (self._said_anything or tool_calls):
+            await self.push_error(
+                "the reply had neither words nor a whole tool call; a larger max_tokens may help",
+                category=ErrorCategory.APPLICATION,
+            )
         await self._call_tools(context, tool_calls)
 
     async def _speak(self, stream: ReplyStream) -> AsyncIterator[ToolCall]:
         """Push the reply's text as it comes, and yield its tool calls."""
         thinking = False
-        async for event in stream:
-            await self.stop_ttfb_metrics()
-            if thinking is not isinstance(event, Thought):
-                thinking = not thinking
-                await self.push_frame(LLMThoughtStartFrame() if thinking else LLMThoughtEndFrame())
-            if isinstance(event, Thought):
-                await self.push_frame(LLMThoughtTextFrame(text=event.text))
-            elif isinstance(event, SentenceChunk if self._chunks else TextDelta):
-                await self._push_llm_text(event.text)
-            elif isinstance(event, ToolCall):
-                await self.stop_ttfat_metrics()
-                yield event
+        try:
+            async for event in stream:
+                await self.stop_ttfb_metrics()
+                if thinking is not isinstance(event, Thought):
+                    thinking = not thinking
+                    await self.push_frame(LLMThoughtStartFrame() if thinking else LLMThoughtEndFrame())
+                if isinstance(event, Thought):
+                    await self.push_frame(LLMThoughtTextFrame(text=event.text))
+                elif isinstance(event, SentenceChunk if self._chunks else TextDelta):
+                    self._said_anything = True
+                    self._spoken_known = False
+                    await self._push_llm_text(event.text)
+                elif isinstance(event, ToolCall):
+                    await self.stop_ttfat_metrics()
+                    yield event
+        finally:
+            if thinking:
+                await self.push_frame(LLMThoughtEndFrame())
 
     async def _call_tools(self, context: LLMContext, tool_calls: list[ToolCall]) -> None:
         if tool_calls and self._speculation_gate.is_speculating and self._speculation is not None:
             self._speculation.withdraw()
+            self._spoken_known = True
         await self.run_function_calls(
             [
                 FunctionCallFromLLM(
@@ -301,12 +334,6 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
                 speculation.finish(stream.finished.usage.completion_tokens)
             await self.start_llm_usage_metrics(_token_usage(stream.finished.usage))
 
-    async def _ready_call(self) -> Call:
-        async with self._opening:
-            if self._call is None:
-                self._call = await self._engine.open_call(call_id=self._call_id, tenant=self._tenant)
-            return self._call
-
     async def _invocation_params(self, context: LLMContext) -> VoiceLLMInvocationParams:
         params = await self._adapter.get_llm_invocation_params(
             context, system_instruction=assert_given(self._settings.system_instruction)
@@ -318,25 +345,6 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             else:
                 messages.insert(0, {"role": "system", "content": prompt})
         return params
-
-    def _prefill(self, user_text: str = "") -> None:
-        if self._early_prefill and not self._answering and not self._cleaned_up:
-            self._in_background(self._prefill_context(self._conversation.snapshot(), user_text), "prefill")
-
-    async def _prefill_context(self, context: LLMContext, user_text: str) -> None:
-        try:
-            params = await self._invocation_params(context)
-            call = await self._ready_call()
-            await call.prefill(
-                _open_turn(params, user_text),
-                rag_context=assert_given(self._settings.rag_context),
-                tools=params["tools"],
-                # Words that may be the last are prefilled as if they were: up to the header of the reply.
-                open_ended=not user_text,
-            )
-        except VoiceLLMError as e:
-            # A hint that cannot be followed changes nothing: the turn itself will say what is wrong.
-            logger.debug("no early prefill: %s", e.code)
 
     def _settle_speculation(self, frame: Frame) -> None:
         """Note what a frame means for the reply that was begun early, before the gate acts on it."""
@@ -350,10 +358,18 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             return
         self._speculation = None
 
-    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self.create_task(work, f"{self}::{name}")
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self.create_task(work, f"{self}::{name}")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+    async def _report_problems(self, problems: Sequence[str]) -> None:
+        """Tell once of each part of the context that had to be left out; the message stays, and so would the error."""
+        for problem in problems:
+            if problem not in self._problems:
+                self._problems.add(problem)
+                await self.push_error(problem, category=ErrorCategory.APPLICATION)
 
     async def _report(self, error: Exception) -> None:
         await self.push_error(
@@ -362,14 +378,6 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             category=category_of(error),
             force_treat_as_permanent=is_permanent(error),
         )
-
-
-def _open_turn(params: VoiceLLMInvocationParams, user_text: str = "") -> list[dict[str, Any]]:
-    """Return the messages with the turn that is being spoken; before anything was said, the caller may not be first."""
-    messages = params["messages"]
-    if not user_text and [message["role"] for message in messages] == ["system"]:
-        return messages
-    return [*messages, {"role": "user", "content": " ".join(user_text.split())}]
 
 
 def _token_usage(usage: Usage) -> LLMTokenUsage:

@@ -30,7 +30,7 @@ _SAMPLING_FIELDS: Final = (
 class VoiceLLMSettings(LLMSettings):
     """Settings of ``VoiceLLMService``; each may change live by an ``LLMUpdateSettingsFrame``.
 
-    Fields that are not given are the profile's. ``extra`` takes the other fields of ``SamplingParams``.
+    Fields that are not given are the profile's. ``extra`` takes the other fields of ``SamplingParams``, and wins.
 
     Parameters:
         rag_context: Retrieved text that the replies may draw on, the last block of the system message.
@@ -76,4 +76,4 @@ def sampling_of(settings: VoiceLLMSettings, profile: Profile) -> SamplingParams:
         InvalidRequestError: A setting is out of range, or ``extra`` names an unknown one.
     """
     given: dict[str, Any] = {name: getattr(settings, name) for name in _SAMPLING_FIELDS}
-    return profile.sampling.replace(**{k: v for k, v in given.items() if is_given(v)}, **settings.extra)
+    return profile.sampling.replace(**{k: v for k, v in given.items() if is_given(v)} | settings.extra)

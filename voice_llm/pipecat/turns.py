@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from typing import Any
+from typing import Any, Final
 
 from pipecat.audio.turn.base_turn_analyzer import BaseTurnAnalyzer
 from pipecat.audio.turn.smart_turn.base_smart_turn import SmartTurnParams
 from pipecat.frames.frames import (
     EagerEndOfTurnCancelFrame,
     Frame,
+    InterruptionFrame,
+    LLMMessagesAppendFrame,
+    LLMMessagesTransformFrame,
+    LLMMessagesUpdateFrame,
+    LLMRunFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -20,6 +25,16 @@ from pipecat.turns.user_stop import TurnAnalyzerUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
 __all__ = ["EagerTurnStopStrategy", "eager_turn_strategies"]
+
+# What takes a held reply away, or has another one begun: it can no longer be the turn's answer.
+_VOIDING: Final = (
+    EagerEndOfTurnCancelFrame,
+    InterruptionFrame,
+    LLMMessagesAppendFrame,
+    LLMMessagesTransformFrame,
+    LLMMessagesUpdateFrame,
+    LLMRunFrame,
+)
 
 
 class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
@@ -39,6 +54,7 @@ class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
         self._in_pause = False
         self._speculation: UserTurnSpeculation | None = None
         self._deciding: asyncio.Task[None] | None = None
+        self._ending = False
 
     async def process_frame(self, frame: Frame) -> ProcessFrameResult:
         """Follow speech and transcripts; always CONTINUE."""
@@ -50,8 +66,8 @@ class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
             self._in_pause = False
             await self._cancel_decision()
             await self._withdraw()
-        elif isinstance(frame, EagerEndOfTurnCancelFrame):
-            self._speculation = None  # withdrawn by the service, and known to all by this very frame
+        elif isinstance(frame, _VOIDING):
+            self._speculation = None  # the service has withdrawn it, or does so at this very frame
         elif isinstance(frame, TranscriptionFrame):
             self._segments.append(frame.text)
             if not self._in_pause:
@@ -65,6 +81,13 @@ class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
 
     async def trigger_user_turn_stopped(self, *, enable_user_speaking_frames: bool | None = None) -> None:
         """End the turn: with the reply that was begun, where it answers all that was said."""
+        self._ending = True  # speech that begins now belongs to the next turn
+        try:
+            await self._end_turn(enable_user_speaking_frames)
+        finally:
+            self._ending = False
+
+    async def _end_turn(self, enable_user_speaking_frames: bool | None) -> None:
         speculation, self._speculation = self._speculation, None
         if speculation is not None and speculation.text == self._turn_text():
             await self.trigger_user_turn_finalized(
@@ -102,7 +125,11 @@ class EagerTurnStopStrategy(TurnAnalyzerUserTurnStopStrategy):
 
     async def _cancel_decision(self) -> None:
         task, self._deciding = self._deciding, None
-        if task is not None and task is not asyncio.current_task():
+        if task is None or task is asyncio.current_task():
+            return
+        if self._ending:
+            await asyncio.wait({task})  # half an end would leave a reply running in a turn that never closes
+        else:
             await self.task_manager.cancel_task(task)
 
     async def _speculate(self) -> None:

@@ -61,6 +61,7 @@ class ToolFormat:
                     schema=tools[index].parameters,
                     end=_AFTER_ARGUMENTS + self.call_closing,
                     param=f"tools[{index}].parameters",
+                    strict=tools[index].strict,
                 )
                 for index in allowed.indexes
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +25,14 @@ class Tool:
     Attributes:
         name: Letters, digits, ``_`` and ``-``; 64 at most.
         description: What it does and when to use it; for the model.
-        parameters: JSON schema of its arguments, an object. What cannot be enforced is refused, not ignored.
+        parameters: JSON schema of its arguments, an object. Every call is forced to match it.
+        strict: Refuse keywords that cannot be enforced (``minimum``, some formats), which else only the model reads.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
 
 
 class AllowedTools(NamedTuple):
@@ -50,7 +53,7 @@ def parse_tools(tools: Sequence[Tool | Mapping[str, Any]]) -> tuple[Tool, ...]:
     """Validate tools.
 
     Mappings are read as OpenAI writes them, ``{"type": "function", "function": {...}}``, or flat: ``name``,
-    ``description`` and ``parameters``. ``strict`` makes no difference: every call matches its schema.
+    ``description``, ``parameters`` and ``strict``.
 
     Raises:
         InvalidRequestError: One cannot be used as written; ``param`` names the field.
@@ -96,7 +99,7 @@ def parse_tool_choice(choice: ToolChoice, tools: Sequence[Tool]) -> AllowedTools
 
 def _parse_tool(tool: Tool | Mapping[str, Any], where: str) -> Tool:
     if isinstance(tool, Tool):
-        tool = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+        tool = dataclasses.asdict(tool)
     if not isinstance(tool, Mapping):
         raise InvalidRequestError(f"{where} must be an object with a name", param=where)
     if (kind := tool.get("type", "function")) != "function":
@@ -109,7 +112,10 @@ def _parse_tool(tool: Tool | Mapping[str, Any], where: str) -> Tool:
     check_fields(tool, _FIELDS, where)
     name = check_tool_name(tool.get("name"), f"{where}.name")
     description = check_text(tool.get("description") or "", f"{where}.description")
-    return Tool(name, description, _parse_parameters(tool.get("parameters"), f"{where}.parameters"))
+    strict = tool.get("strict")
+    if not isinstance(strict, bool | None):
+        raise InvalidRequestError(f"{where}.strict must be true or false, not {strict!r}", param=f"{where}.strict")
+    return Tool(name, description, _parse_parameters(tool.get("parameters"), f"{where}.parameters"), bool(strict))
 
 
 def _parse_parameters(parameters: object, param: str) -> dict[str, Any]:

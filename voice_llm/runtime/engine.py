@@ -204,7 +204,8 @@ class Engine:
             call_id: The transport's name for it, unique in its tenant; a fresh one by default.
             tenant: Whose call it is; nothing is shared between tenants but the profile's own system prompt.
             one_shot: Whether it is no call but an inference beside them, such as a summary. It takes no call's place
-                (as many of them may be open as calls), waits until a sequence can be had, and gives way to callers.
+                (as many of them may be open as calls) and waits behind callers until a sequence can be had; one that
+                runs is not stopped for them.
 
         Raises (when awaited):
             AtCapacityError: As many calls, or one-shots, are open as may be.

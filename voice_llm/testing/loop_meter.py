@@ -43,7 +43,7 @@ class LoopMeter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="loop-meter", daemon=True)
         self._cpu_clock = 0
-        self.pings = 0
+        self._wall_ms: list[float] = []
         self.longest = Stall()
         """The ping for which the loop's own callbacks took longest."""
         self.slowest = Stall()
@@ -60,12 +60,22 @@ class LoopMeter:
     ) -> None:
         self._stop.set()
 
+    @property
+    def pings(self) -> int:
+        """How often the loop was reached."""
+        return len(self._wall_ms)
+
+    def percentile_ms(self, share: float) -> float:
+        """Return the time within which that share of the pings, between 0 and 1, was answered; 0 without any."""
+        ordered = sorted(self._wall_ms)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
     def _watch(self) -> None:
         while not self._stop.wait(_EVERY_S):
             stall = self._ping()
             if stall is None:
                 return
-            self.pings += 1
+            self._wall_ms.append(stall.wall_ms)
             self.longest = max(self.longest, stall, key=lambda s: s.cpu_ms)
             self.slowest = max(self.slowest, stall, key=lambda s: s.wall_ms)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -113,14 +114,35 @@ async def test_a_pipeline_at_8_khz_is_heard_as_well(
     assert [words(final.text) for final in finals(frames)] == [words(QUESTION)]
 
 
-async def test_the_pass_begun_in_the_pause_is_the_final_one_when_the_pause_lasts(
+async def test_a_pass_that_has_not_begun_at_the_end_of_speech_is_asked_for_anew_as_awaited(
     watched: WatchedWhisper, telephone: Callable[[str], Samples]
 ) -> None:
-    speech = telephone(QUESTION)
-    frames = await frames_from(stt_on(watched, interim_interval_s=None), spoken(speech))
+    for _ in range(2):  # the model is busy with other calls
+        watched.submit(np.zeros(16000 * 12, np.float32), priority=Priority.AWAITED)
+    frames = await frames_from(stt_on(watched, interim_interval_s=None), spoken(telephone(QUESTION)))
 
     assert [words(final.text) for final in finals(frames)] == [words(QUESTION)]
-    priority, heard_s = watched.passes[-1]
+    assert watched.passes[-1][0] is Priority.AWAITED
+
+
+async def test_the_pass_begun_in_the_pause_is_the_final_one_when_the_pause_lasts(
+    whisper: SharedWhisper, telephone: Callable[[str], Samples]
+) -> None:
+    class Prompt(WatchedWhisper):
+        """Begins each pass at once, as an idle model does; here speech is faster than it could be heard."""
+
+        def submit(self, samples: Samples, *, priority: Priority, **options: Any) -> Future[Transcription]:
+            future = super().submit(samples, priority=priority, **options)
+            while not (future.running() or future.done()):
+                time.sleep(0.001)
+            return future
+
+    prompt = Prompt(whisper)
+    speech = telephone(QUESTION)
+    frames = await frames_from(stt_on(prompt, interim_interval_s=None), spoken(speech))
+
+    assert [words(final.text) for final in finals(frames)] == [words(QUESTION)]
+    priority, heard_s = prompt.passes[-1]
     assert priority is Priority.LIKELY
     assert heard_s < len(speech) / 16000 + 0.2  # begun before the VAD reported the pause
 

@@ -33,6 +33,10 @@ _ANNOTATIONS: Final = frozenset(
         "definitions",
     ]
 )
+# Where a schema holds others: by name, in a list, as one.
+_NAMED: Final = frozenset({"properties", "$defs", "definitions"})
+_LISTED: Final = frozenset({"anyOf", "oneOf", "prefixItems"})
+_SINGLE: Final = frozenset({"items", "additionalProperties"})
 _PRIMITIVES: Final = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 _FORMATS: Final = re.compile(r"date|time|date-time|uuid[1-5]?")
 _MAX_DEPTH: Final = 32
@@ -60,11 +64,12 @@ def schema_to_gbnf(schema: Mapping[str, Any]) -> str:
     return converter.gbnf()
 
 
-def schemas_to_rules(schemas: Sequence[tuple[Mapping[str, Any], str]]) -> tuple[list[str], str]:
+def schemas_to_rules(schemas: Sequence[tuple[Mapping[str, Any], str, bool]]) -> tuple[list[str], str]:
     """Convert schemas to GBNF rules without a root.
 
     Args:
-        schemas: Each with what an error names as the offending field.
+        schemas: Each with what an error names as the offending field, and whether what cannot be enforced is refused;
+            otherwise it is left out.
 
     Returns:
         The name of the rule of each schema, and the text of all rules.
@@ -74,10 +79,30 @@ def schemas_to_rules(schemas: Sequence[tuple[Mapping[str, Any], str]]) -> tuple[
     """
     converter = _Converter()
     names: list[str] = []
-    for number, (schema, param) in enumerate(schemas):
+    for number, (schema, param, strict) in enumerate(schemas):
         with _refusing(param):
-            names.append(converter.add(schema, f"schema-{number}"))
+            names.append(converter.add(schema if strict else _relaxed(schema), f"schema-{number}"))
     return names, converter.gbnf()
+
+
+def _relaxed(schema: Any) -> Any:
+    """Return the schema without the keywords that cannot be enforced, so that the model alone can heed them."""
+    if not isinstance(schema, Mapping):
+        return schema
+    kept = dict(schema)
+    if not _FORMATS.fullmatch(str(kept.get("format", "date"))):
+        del kept["format"]
+    if "pattern" in kept and not (isinstance(kept["pattern"], str) and _PATTERN.fullmatch(kept["pattern"])):
+        del kept["pattern"]
+    honoured = _honoured(kept, "#") | _ANNOTATIONS
+    kept = {key: value for key, value in kept.items() if key in honoured}
+    for key in _NAMED & kept.keys():
+        kept[key] = {name: _relaxed(sub) for name, sub in kept[key].items()}
+    for key in _LISTED & kept.keys():
+        kept[key] = [_relaxed(sub) for sub in kept[key]]
+    for key in _SINGLE & kept.keys():
+        kept[key] = _relaxed(kept[key])
+    return kept
 
 
 @contextmanager
@@ -251,13 +276,13 @@ def _check_pattern(pattern: object, path: str) -> None:
 
 
 def _sub_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    for key in ("properties", "$defs", "definitions"):
+    for key in _NAMED:
         for name, sub in dict(schema.get(key, {})).items():
             yield f"{key}/{name}", sub
-    for key in ("anyOf", "oneOf", "prefixItems"):
+    for key in _LISTED:
         for index, sub in enumerate(schema.get(key, ())):
             yield f"{key}/{index}", sub
-    for key in ("items", "additionalProperties"):
+    for key in _SINGLE:
         if not isinstance(schema.get(key, True), bool):
             yield key, schema[key]
 

@@ -20,6 +20,7 @@ class _Tag(NamedTuple):
     schema_json: str
     end: str
     param: str
+    strict: bool
 
 
 def tags_to_gbnf(tags: StructuralTags, said: str = "") -> str:
@@ -36,7 +37,7 @@ def tags_to_gbnf(tags: StructuralTags, said: str = "") -> str:
     Raises:
         GrammarError: A schema cannot be enforced, or all of them are too large together; ``param`` names the field.
     """
-    key = tuple(_Tag(t.begin, json.dumps(t.schema, ensure_ascii=False), t.end, t.param) for t in tags.tags)
+    key = tuple(_Tag(t.begin, json.dumps(t.schema, ensure_ascii=False), t.end, t.param, t.strict) for t in tags.tags)
     start = ("", "") if tags.at_once else (tags.trigger, said.lstrip())
     return _gbnf(key, *start, tags.most)
 
@@ -62,7 +63,7 @@ def _gbnf(tags: tuple[_Tag, ...], trigger: str, said: str, most: int) -> str:
 
 @lru_cache(_REMEMBERED)
 def _rules(tags: tuple[_Tag, ...]) -> tuple[list[str], str]:
-    names, rules = schemas_to_rules([(json.loads(tag.schema_json), tag.param) for tag in tags])
+    names, rules = schemas_to_rules([(json.loads(tag.schema_json), tag.param, tag.strict) for tag in tags])
     return names, without_space(rules)
 
 

@@ -115,6 +115,7 @@ class LocalWhisperSTT(STTService):
         self._look_ahead: _LookAhead | None = None
         self._finals: asyncio.Queue[_Final | None] = asyncio.Queue()
         self._finals_task: asyncio.Task[None] | None = None
+        self._interim_tasks: set[asyncio.Task[None]] = set()
         if problem := self._language_problem():
             raise ConfigError(problem, param="language")
 
@@ -181,6 +182,7 @@ class LocalWhisperSTT(STTService):
     async def _update_settings(self, delta: STTSettings) -> dict[str, Any]:  # type: ignore[override]  # as in STTService
         changed = await super()._update_settings(delta)
         if "language" in changed and (problem := self._language_problem()):
+            self._settings.language = changed.pop("language")
             await self.push_error(problem, category=ErrorCategory.APPLICATION)
         if "model" in changed:
             self._warn_unhandled_updated_settings({"model"})
@@ -221,7 +223,9 @@ class LocalWhisperSTT(STTService):
         samples = self._segment.samples()
         look_ahead = _LookAhead(self._submit(samples, priority), self._segment.duration_s)
         self._look_ahead = look_ahead
-        self.create_task(self._push_interim(look_ahead), name="interim")
+        task = self.create_task(self._push_interim(look_ahead), name="interim")
+        self._interim_tasks.add(task)
+        task.add_done_callback(self._interim_tasks.discard)
 
     async def _push_interim(self, look_ahead: _LookAhead) -> None:
         try:
@@ -241,15 +245,17 @@ class LocalWhisperSTT(STTService):
         speech_end_s = max(self._segment.speech_end_s, self._segment.duration_s - vad_stop_s)
         samples = self._segment.take()
         if not self.is_usable or self._muted or not len(samples):
+            if look_ahead is not None:
+                look_ahead.result.cancel()
             return
         self._stt_usage_pending_seconds += len(samples) / self._segment.sample_rate_hz
         await self.emit_stt_usage_metrics()
         await self.start_processing_metrics()
-        if look_ahead is not None and look_ahead.heard_s >= speech_end_s:
+        waits = look_ahead is not None and look_ahead.result.cancel()  # one that has begun goes on
+        if look_ahead is not None and not waits and look_ahead.heard_s >= speech_end_s:
             self._finals.put_nowait(_Final(look_ahead.result, samples))
             return
-        if look_ahead is not None:
-            look_ahead.result.cancel()
+        # Now somebody is waiting for it, so it may overtake.
         self._finals.put_nowait(_Final(self._submit(samples, Priority.AWAITED)))
 
     async def _push_finals(self) -> None:
@@ -288,6 +294,8 @@ class LocalWhisperSTT(STTService):
 
     async def _drop_everything(self) -> None:
         self._drop_look_ahead()
+        for task in list(self._interim_tasks):
+            await self.cancel_task(task)
         if self._finals_task is not None:
             await self.cancel_task(self._finals_task)
             self._finals_task = None
