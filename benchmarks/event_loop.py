@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
+from loguru import logger
 from pipecat.frames.frames import LLMMessagesAppendFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
@@ -31,6 +32,8 @@ _PATIENCE_S: Final = 120.0
 
 async def eight_bots() -> list[Proof]:
     """Let eight bots talk at once, on a loop of their own and beside work that takes half of the loop's time."""
+    for package in ("pipecat", "voice_llm"):
+        logger.disable(package)  # Pipecat logs each step of each bot
     profile = Profile.load("smollm2_135m_demo")
     config = profile.engine.replace(sequences=BOTS, context_per_call=2048)
     async with await Engine.load(profile.model_copy(update={"engine": config})) as engine:

@@ -36,6 +36,16 @@ _SHOWN = {
 }
 
 
+_STAGES = {
+    "vad_stop_ms": "silence noticed",
+    "transcript_ms": "transcript",
+    "turn_end_ms": "turn over",
+    "first_chunk_ms": "first words",
+    "first_audio_ms": "first sound",
+    "audible_ms": "heard by the caller",
+}
+
+
 def _first_text(figures: dict[str, Any]) -> str:
     ours_ms, stock_ms = figures["first_text_p50_ms"], figures["stock_first_text_p50_ms"]
     return f"{figures['ratio']:.2f} ({ours_ms:.0f} ms against {stock_ms:.0f} ms)"
@@ -57,7 +67,22 @@ def readme_block() -> str:
         lines.append(
             f"| {proof['objective']} | {shown} | {'met' if proof['passed'] else '**missed**'} | {proof['date']} |"
         )
+    by_name = {proof["name"]: proof["figures"] for proof in results["proofs"]}
+    if "voice_to_voice" in by_name:
+        lines += ["", *_stage_table(by_name["voice_to_voice"])]
     return "\n".join(lines) + "\n"
+
+
+def _stage_table(figures: dict[str, Any]) -> list[str]:
+    ours, stock = figures["voice_llm"]["stages_ms"], figures["stock"]["stages_ms"]
+    return [
+        "Where the milliseconds of a phone call go, medians after the end of the caller's speech:",
+        "",
+        "| | " + " | ".join(_STAGES.values()) + " |",
+        "|---|" + "---|" * len(_STAGES),
+        "| Pipecat's stock bot | " + " | ".join(f"{stock[stage]:.0f}" for stage in _STAGES) + " |",
+        "| `phone_assistant.py` | " + " | ".join(f"{ours[stage]:.0f}" for stage in _STAGES) + " |",
+    ]
 
 
 def write_readme() -> None:
