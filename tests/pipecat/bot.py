@@ -109,14 +109,16 @@ class Speaker(BaseOutputTransport):
 
 
 class Recorder(BaseObserver):
-    """Every frame that was pushed, once, in order."""
+    """Every frame that was pushed, in order: ``frames`` by the first who pushed it, ``pushed`` by each."""
 
     def __init__(self) -> None:
         super().__init__()
         self.frames: list[tuple[FrameProcessor, Frame]] = []
+        self.pushed: list[tuple[FrameProcessor, Frame]] = []
         self._seen: set[int] = set()
 
     async def on_push_frame(self, data: FramePushed) -> None:
+        self.pushed.append((data.source, data.frame))
         if data.frame.id not in self._seen:
             self._seen.add(data.frame.id)
             self.frames.append((data.source, data.frame))

@@ -22,7 +22,7 @@ from pipecat.frames.frames import (
     LLMUpdateSettingsFrame,
     MetricsFrame,
 )
-from pipecat.metrics.metrics import LLMUsageMetricsData, ProcessingMetricsData, TTFBMetricsData
+from pipecat.metrics.metrics import LLMTokenUsage, LLMUsageMetricsData, ProcessingMetricsData, TTFBMetricsData
 from pipecat.pipeline.worker import PipelineParams
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameProcessor
@@ -34,6 +34,8 @@ from voice_llm.errors import EngineDeadError
 from voice_llm.pipecat import VoiceLLMService
 from voice_llm.runtime import Engine
 from voice_llm.testing import FakeBackend
+
+from .bot import Bot, calling
 
 pytestmark = pytest.mark.unit
 
@@ -100,40 +102,34 @@ async def test_metrics_say_time_to_first_token_processing_time_and_what_was_cach
     assert all(u.total_tokens == u.prompt_tokens + u.completion_tokens for u in usages)
 
 
-async def test_an_interruption_ends_the_reply_at_once_and_its_tokens_are_counted() -> None:
+async def test_an_interruption_ends_the_reply_at_once_and_its_tokens_are_counted_later() -> None:
     backend = GatedBackend(reply=lambda p: "a" * 200)
     async with running(backend) as engine:
-        backend.hold(after_tokens=5)
-        llm = VoiceLLMService(engine=engine)
-        # The engine hangs in a step from the fifth token on: whoever waited for it would wait for ever.
-        down, _ = await run_test(
-            llm,
-            frames_to_send=[LLMContextFrame(context("Hi")), SleepFrame(0.2), InterruptionFrame(), SleepFrame(0.1)],
-            pipeline_params=_METRICS,
-            send_end_frame=True,
-        )
-        kinds = [type(f) for f in without_metrics(down)]
-        assert kinds.count(LLMFullResponseEndFrame) == 1
-        assert InterruptionFrame in kinds
-        backend.release()
+        bot = Bot(VoiceLLMService(engine=engine, early_prefill=False))
+        async with calling(bot):
+            backend.hold(after_tokens=5)
+            await bot.say("Hi")
+            await backend.held()
+            await bot.worker.queue_frame(InterruptionFrame())
+            # The engine hangs in a step from the fifth token on: whoever waited for it would wait for ever.
+            await bot.until(lambda: bot.recorder.of(LLMFullResponseEndFrame), "the end of the reply")
+            await bot.until(lambda: (bot.llm, InterruptionFrame) in _pushed(bot), "the interruption to go on")
+            assert _usages(bot.recorder.of(MetricsFrame)) == []
+            backend.release()
+            await bot.until(lambda: _usages(bot.recorder.of(MetricsFrame)), "the reply's usage")
+            [usage] = _usages(bot.recorder.of(MetricsFrame))
+            assert 5 <= usage.completion_tokens < 20
         await idle(engine)
         assert engine.health().open_calls == 0
         assert backend.counters.sampled_tokens < 20
 
 
-async def test_an_interrupted_reply_reports_its_usage_once_the_engine_has_ended_it() -> None:
-    backend = GatedBackend(reply=lambda p: "a" * 200)
-    async with running(backend) as engine:
-        backend.hold(after_tokens=5)
-        asyncio.get_running_loop().call_later(0.3, backend.release)
-        down, _ = await run_test(
-            VoiceLLMService(engine=engine),
-            frames_to_send=[LLMContextFrame(context("Hi")), SleepFrame(0.1), InterruptionFrame(), SleepFrame(0.6)],
-            pipeline_params=_METRICS,
-        )
-    data = [d for f in down if isinstance(f, MetricsFrame) for d in f.data]
-    [usage] = [d.value for d in data if isinstance(d, LLMUsageMetricsData)]
-    assert 5 <= usage.completion_tokens < 20
+def _pushed(bot: Bot) -> list[tuple[FrameProcessor, type[Frame]]]:
+    return [(source, type(frame)) for source, frame in bot.recorder.pushed]
+
+
+def _usages(frames: Any) -> list[LLMTokenUsage]:
+    return [d.value for f in frames for d in f.data if isinstance(d, LLMUsageMetricsData)]
 
 
 async def test_settings_change_live_from_the_next_turn_on() -> None:
