@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +306,13 @@ class TestTyping:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 class TestCtrlC:
+    @pytest.fixture(autouse=True)
+    def listens(self) -> Iterator[None]:
+        """Shells start background jobs with SIGINT ignored, and then nothing would be tested."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     def test_hangs_up_while_a_line_is_awaited(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without waiting for that line: its thread sits in ``input`` still."""
         enter, left = threading.Event(), threading.Event()
