@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from voice_llm import Call, Engine, Finished, FinishReason, Profile, TextDelta
 from voice_llm.backend.llama import LlamaBackend, LlamaModel
-from voice_llm.config import EngineConfig, ModelSource
+from voice_llm.config import EngineConfig, ModelSource, SamplingParams
 from voice_llm.errors import (
     AtCapacityError,
     CallBusyError,
@@ -64,7 +64,10 @@ async def ask(call: Call, *said: str, **options: Any) -> tuple[str, Finished]:
 
 async def test_usage_is_what_the_backend_really_decoded(engine: Engine) -> None:
     """Over a call of three turns, and each turn reuses all but two tokens of the one before."""
-    async with CallSession(engine, rag_context="The branch is open from nine to five. " * 4) as session:
+    # Short, so that the history of three turns fits into half of the call's context and nothing of it is dropped.
+    short = SamplingParams(max_tokens=24, temperature=0)
+    rag_context = "The branch is open from nine to five. " * 4
+    async with CallSession(engine, rag_context=rag_context, params=short) as session:
         before = (await engine.stats()).backend.decoded_tokens
         ready = await session.start()
         decoded = (await engine.stats()).backend.decoded_tokens - before
