@@ -152,7 +152,7 @@ async def test_a_prefill_in_progress_gives_way_to_a_live_turn() -> None:
 async def test_hints_to_a_call_without_a_place_are_harmless() -> None:
     async with running(max_calls=1) as engine:
         other = await engine.open_call()
-        llm = VoiceLLMService(engine=engine)
+        llm = VoiceLLMService(engine=engine, chunks=True)
         bot = Bot(llm)
         async with calling(bot):
             llm.prefill_user_text("hello")
@@ -160,6 +160,7 @@ async def test_hints_to_a_call_without_a_place_are_harmless() -> None:
             await other.close()
             await bot.say("hello")
             await bot.until_said(1)
+            assert bot.voice.said[0] == "You said hello."
 
 
 async def test_a_greeting_and_eager_turns_stay_in_the_cache_too() -> None:

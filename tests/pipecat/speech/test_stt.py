@@ -264,9 +264,10 @@ async def test_a_language_that_the_model_does_not_know_is_refused(whisper: Share
 
 async def test_cleanup_twice_is_harmless(whisper: SharedWhisper, telephone: Callable[[str], Samples]) -> None:
     stt = stt_on(whisper)
-    await frames_from(stt, spoken(telephone(QUESTION)))
+    frames = await frames_from(stt, spoken(telephone(QUESTION)))
 
     await stt.cleanup()
+    assert len(finals(frames)) == 1
 
 
 async def test_a_look_ahead_that_ends_after_its_segment_is_not_shown(
