@@ -10,7 +10,7 @@ DEMO := $(VENV)/.stamp-demo
 DEV := $(VENV)/.stamp-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo peer test lint format schema acceptance clean distclean
+.PHONY: help demo peer test lint format schema proto acceptance clean distclean
 
 # Two pip runs must not share one environment.
 .NOTPARALLEL:
@@ -32,6 +32,7 @@ lint: $(DEV) ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python proto/generate.py --check
 
 format: $(DEV) ## Format the code and sort its imports
 	$(BIN)/ruff check --fix .
@@ -40,6 +41,9 @@ format: $(DEV) ## Format the code and sort its imports
 schema: $(DEV) ## Write profiles/profile.schema.json anew
 	$(BIN)/python -c 'import json; from voice_llm.config.profile import profile_schema as schema; print(json.dumps(schema(), indent=2))' > $(VENV)/profile.schema.json
 	mv $(VENV)/profile.schema.json profiles/profile.schema.json
+
+proto: $(DEV) ## Generate voice_llm/_proto from the .proto files anew
+	$(BIN)/python proto/generate.py
 
 acceptance: $(DEV) ## Run the long proofs
 	$(BIN)/python -m benchmarks.acceptance $(ARGS)

@@ -11,8 +11,12 @@
     ├── NotFoundError                 not_found         (also LookupError)
     ├── CallBusyError                 call_busy
     ├── WrongStateError               wrong_state
-    ├── AtCapacityError               at_capacity       (carries retry_after_s)
+    ├── UnauthenticatedError          unauthenticated
+    ├── ForbiddenError                forbidden
+    ├── TooLargeError                 too_large
+    ├── AtCapacityError               at_capacity       (carries retry_after_s, as the next two do)
     ├── LoadingError                  loading
+    ├── DrainingError                 draining
     ├── ModelFileError                model_file        missing, truncated or not a GGUF file
     ├── SlowConsumerError             slow_consumer     the reader of a reply stopped reading
     └── EngineError                   internal
@@ -34,8 +38,10 @@ __all__ = [
     "ConfigError",
     "ContextFullError",
     "ContextTooLongError",
+    "DrainingError",
     "EngineDeadError",
     "EngineError",
+    "ForbiddenError",
     "GrammarError",
     "InvalidRequestError",
     "LoadingError",
@@ -43,6 +49,8 @@ __all__ = [
     "NotFoundError",
     "SlowConsumerError",
     "TemplateError",
+    "TooLargeError",
+    "UnauthenticatedError",
     "VoiceLLMError",
     "WrongStateError",
 ]
@@ -141,10 +149,50 @@ class AtCapacityError(VoiceLLMError):
         self.retry_after_s = retry_after_s
 
 
+class UnauthenticatedError(VoiceLLMError):
+    """Who is asking did not say so, or not in a way that holds."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(VoiceLLMError):
+    """Who is asking may not do this, or not in that tenant's name."""
+
+    code = "forbidden"
+
+
+class TooLargeError(VoiceLLMError):
+    """A message is larger than the server takes."""
+
+    code = "too_large"
+
+
 class LoadingError(VoiceLLMError):
-    """The model is not loaded yet."""
+    """The model is not loaded yet.
+
+    Attributes:
+        retry_after_s: When trying again is worth it, in seconds.
+    """
 
     code = "loading"
+
+    def __init__(self, message: str = "the model is being loaded", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DrainingError(VoiceLLMError):
+    """The server is about to end and takes nothing new.
+
+    Attributes:
+        retry_after_s: When trying again, elsewhere or here, is worth it, in seconds.
+    """
+
+    code = "draining"
+
+    def __init__(self, message: str = "the server is shutting down", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ModelFileError(VoiceLLMError):

@@ -26,9 +26,10 @@ def test_fit_learns_a_true_linear_cost_from_noisy_samples(a: float, b: float, sc
     for _ in range(400):
         x = [1.0, float(rng.randint(1, 16))]
         fit.observe(x, sum(w * v for w, v in zip(true, x, strict=True)) * rng.uniform(0.95, 1.05))
+    # The noise of large steps also blurs what a small one costs, so the bound is a share of a middling one.
+    tolerance = 0.05 * (true[0] + true[1] * 8)
     for rows in (1.0, 8.0, 16.0):
-        real = true[0] + true[1] * rows
-        assert fit.predict([1.0, rows]) == pytest.approx(real, rel=0.05)
+        assert fit.predict([1.0, rows]) == pytest.approx(true[0] + true[1] * rows, abs=tolerance)
     assert fit.error < 0.06
 
 

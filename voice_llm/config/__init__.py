@@ -5,6 +5,7 @@ from __future__ import annotations
 from .engine import EngineConfig
 from .profile import ModelSource, Profile, list_profiles
 from .sampling import SamplingParams
+from .server import ServerConfig, TlsFiles
 from .settings import Settings
 from .structure import StructuralTag, StructuralTags
 
@@ -13,8 +14,10 @@ __all__ = [
     "ModelSource",
     "Profile",
     "SamplingParams",
+    "ServerConfig",
     "Settings",
     "StructuralTag",
     "StructuralTags",
+    "TlsFiles",
     "list_profiles",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 from uuid import uuid4
 
 from ..backend.base import Backend, BatchEntry
@@ -23,9 +22,11 @@ from ..errors import (
     WrongStateError,
 )
 from ..events import Finished, FinishReason, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought, ToolCall
+from ..observer import Observer
 from ..text import TextOutput
+from .bookkeeping import StepBook
 from .calls import CallTable
-from .cost import CostModel, DecodeShape
+from .cost import CostModel
 from .counters import BatcherCounters
 from .placement import Placement
 from .prefix import IsolationKey, PrefixStore
@@ -35,10 +36,6 @@ from .scheduler import Plan, Scheduler
 __all__ = ["CoreEvent", "DynamicBatcher", "Failed"]
 
 logger = logging.getLogger(__name__)
-
-# Single-token steps are many and alike: the cost model learns from all of the first ones, then from some.
-_LEARN_ALL_STEPS: Final = 64
-_LEARN_EVERY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +69,7 @@ class DynamicBatcher:
         config: Sizes and bounds.
         clock: Monotonic seconds; injected, so that tests run on virtual time.
         max_calls: Most open calls; None for as many as there are sequences.
+        observer: Is told of steps, tokens and turns.
     """
 
     def __init__(
@@ -81,12 +79,14 @@ class DynamicBatcher:
         *,
         clock: Callable[[], float],
         max_calls: int | None = None,
+        observer: Observer | None = None,
     ) -> None:
         info = backend.info
         self._backend = backend
         self._clock = clock
+        self._observer = observer or Observer()
         self.cost = CostModel()
-        self.counters = BatcherCounters()
+        self._book = StepBook(self.cost, self._observer, split_kv=info.split_kv)
         self.prefixes = PrefixStore(config.saved_state_bytes)
         self.calls = CallTable(backend, config, self.prefixes, self.counters, max_calls=max_calls or info.sequences)
         self._max_copy_ms = config.max_step_ms / 4
@@ -102,18 +102,25 @@ class DynamicBatcher:
         return f"<DynamicBatcher [{len(self.calls)} calls | {len(self._queued)} queued, {len(self._running)} running]>"
 
     @property
+    def counters(self) -> BatcherCounters:
+        """What was done since the start."""
+        return self._book.counters
+
+    @property
     def has_work(self) -> bool:
         """Whether ``step`` has something to do or to hand out."""
         return bool(self._queued or self._running or self._out)
 
-    def open_call(self, call_id: str, key: IsolationKey, *, one_shot: bool = False) -> LiveCall:
+    def open_call(self, call_id: str, key: IsolationKey, *, one_shot: bool = False, soft: bool = False) -> LiveCall:
         """Admit a call, or a one-shot inference beside the calls, of which there may be as many again.
+
+        A soft call is one that nobody ends: it is admitted turn by turn, and parked first where sequences are short.
 
         Raises:
             AtCapacityError: Too many calls are open.
             WrongStateError: A call of that id and tenant is open already.
         """
-        return self.calls.open(call_id, key, self._clock(), one_shot=one_shot)
+        return self.calls.open(call_id, key, self._clock(), one_shot=one_shot, soft=soft)
 
     def close_call(self, call: LiveCall) -> None:
         """End a call: its request is cancelled, its sequence and parked state are freed; once more is harmless."""
@@ -129,6 +136,7 @@ class DynamicBatcher:
             WrongStateError: The call is closed.
             CallBusyError: A turn is running for the call.
             ContextTooLongError: Prompt and reply do not fit.
+            AtCapacityError: A soft call's turn finds as many calls as may be.
         """
         call = request.call
         if request.turn and not request.prompt:
@@ -144,15 +152,27 @@ class DynamicBatcher:
                 max_tokens=reserved,
                 context_tokens=self._backend.info.context_per_call,
             )
+        if call.soft and request.turn:
+            self.calls.check_room()
         if call.request is not None:
             self.cancel(call.request)
         call.request = request
         self._queued.append(request)
 
-    def cancel(self, request: Request, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """End a request now; a finished one stays as it is."""
+    def cancel(
+        self, request: Request, reason: FinishReason = FinishReason.CANCELLED, *, asked_s: float | None = None
+    ) -> None:
+        """End a request now; a finished one stays as it is.
+
+        Args:
+            request: Which.
+            reason: Why.
+            asked_s: When it was asked for, where that was earlier and elsewhere.
+        """
         if request.state is not RequestState.DONE:
             self._finish(request, reason)
+            if asked_s is not None:
+                self._observer.cancelled(self._clock() - asked_s)
 
     def step(self) -> list[CoreEvent]:
         """Do one bounded piece of work and return what came of it, and of cancels since the last step."""
@@ -162,8 +182,7 @@ class DynamicBatcher:
         if step.entries:
             self._run(step)
             took_ms = (self._clock() - started_s) * 1e3
-            self.counters.step_ms += took_ms
-            self.counters.longest_step_ms = max(self.counters.longest_step_ms, took_ms)
+            self._book.step_over(step.entries, took_ms, decoded=bool(step.plan.decode))
         out, self._out = self._out, []
         return out
 
@@ -251,7 +270,11 @@ class DynamicBatcher:
             self._lose(step, e)
             return
         decoded_s = self._clock()
-        self._learn(step, micro_batches, (decoded_s - started_s) * 1e3)
+        took_ms = (decoded_s - started_s) * 1e3
+        if step.plan.decode:
+            self._book.decoded(step.entries, micro_batches, took_ms)
+        else:
+            self._book.prefilled(step.entries, took_ms)
         self._apply(step, decoded_s)
         self.counters.sample_ms += (self._clock() - decoded_s) * 1e3
 
@@ -272,25 +295,6 @@ class DynamicBatcher:
         for request in step.requests:
             self.calls.forget(request.call)
             self._fail(request, error)
-
-    def _learn(self, step: _Step, micro_batches: int, took_ms: float) -> None:
-        counters = self.counters
-        if step.plan.decode:
-            counters.decode_steps += 1
-            counters.decode_rows += len(step.entries)
-            counters.decode_micro_batches += micro_batches
-            counters.decode_ms += took_ms
-            if counters.decode_steps > _LEARN_ALL_STEPS and counters.decode_steps % _LEARN_EVERY:
-                return
-            contexts = sorted((e.sequence_id, e.position) for e in step.entries)
-            self.cost.observe_decode(DecodeShape.of(contexts, split_kv=self._backend.info.split_kv), took_ms)
-            return
-        counters.prefill_steps += 1
-        counters.prefill_tokens += sum(len(e.tokens) for e in step.entries)
-        counters.prefill_ms += took_ms
-        if len(step.entries) == 1:
-            entry = step.entries[0]
-            self.cost.observe_prefill(len(entry.tokens), entry.position, took_ms)
 
     def _apply(self, step: _Step, now_s: float) -> None:
         for index, (entry, request) in enumerate(zip(step.entries, step.requests, strict=True)):
@@ -316,8 +320,9 @@ class DynamicBatcher:
         if request.kind is RequestKind.TURN:
             request.move(RequestState.TALKING)
             return
-        started_s = now_s if request.started_s is None else request.started_s
-        self._out.append((request, Prefilled(request.usage(), (now_s - started_s) * 1e3)))
+        took_s = now_s - (now_s if request.started_s is None else request.started_s)
+        self._observer.prefilled(request.usage(), took_s)
+        self._out.append((request, Prefilled(request.usage(), took_s * 1e3)))
         self._retire(request)
 
     def _draw(self, request: Request, index: int, now_s: float) -> None:
@@ -330,6 +335,9 @@ class DynamicBatcher:
         work.generated.append(token)
         if request.first_token_s is None:
             request.first_token_s = now_s
+        else:
+            self._observer.token(now_s - work.last_token_s)
+        work.last_token_s = now_s
         if self._backend.is_end_of_turn(token):
             self._finish(request, FinishReason.STOP, complete=True)
             return
@@ -375,11 +383,16 @@ class DynamicBatcher:
                 reason = FinishReason.TOOL_CALLS
             request.turn.complete = complete  # last, since the prompt thread may be reading
         request.finish_reason = reason
-        self._out.append((request, Finished(reason, request.usage(), request.timings(now_s))))
+        end = Finished(reason, request.usage(), request.timings(now_s))
+        if request.turn is not None:
+            self._observer.turn_ended(end.reason, end.usage, end.timings)
+        self._out.append((request, end))
         self._retire(request)
 
     def _fail(self, request: Request, error: VoiceLLMError) -> None:
         request.finish_reason = FinishReason.ERROR
+        if request.turn is not None:
+            self._observer.turn_failed(error.code)
         self._out.append((request, Failed(error)))
         self._retire(request)
 

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # A restore costs about as much as decoding this many tokens, so less is not worth one.
 _MIN_RESTORE_TOKENS: Final = 8
+# Calls that nobody ends are kept up to so many times the calls that may be open; they hold host memory only.
+_SOFT_CALLS_PER_CALL: Final = 8
 # A turn decodes at least so much of its prompt: one token for fresh logits, and not a lone one (see ``scheduler``).
 _FRESH_TOKENS: Final = 2
 
@@ -61,8 +63,8 @@ class CallTable:
 
     @property
     def open_calls(self) -> int:
-        """How many calls are open, one-shot inferences not counted; may be read from any thread."""
-        return len(self._calls) - self._one_shots
+        """How many calls are open, without one-shot inferences and soft calls at rest; may be read from any thread."""
+        return sum(call.occupies for call in list(self._calls.values()))
 
     @property
     def max_calls(self) -> int:
@@ -74,22 +76,35 @@ class CallTable:
         """Host memory that parked calls take, in bytes."""
         return sum(c.parked[0].nbytes for c in self if c.parked)
 
-    def open(self, call_id: str, key: IsolationKey, now_s: float, *, one_shot: bool = False) -> LiveCall:
+    def open(
+        self, call_id: str, key: IsolationKey, now_s: float, *, one_shot: bool = False, soft: bool = False
+    ) -> LiveCall:
         """Admit a call; see ``DynamicBatcher.open_call``."""
         name = (key.tenant, call_id)
         if name in self._calls:
             raise WrongStateError(f"a call {call_id!r} of this tenant is already open")
         if one_shot and self._one_shots >= self._max_calls:
             raise AtCapacityError(f"{self._max_calls} one-shot inferences are open already; wait for one of them")
-        if not one_shot and self.open_calls >= self._max_calls:
-            raise AtCapacityError(
-                f"all {self._max_calls} calls are taken; close one, or raise the number of sequences (--calls)"
-            )
+        if soft and sum(call.soft for call in self) >= self._max_calls * _SOFT_CALLS_PER_CALL:
+            raise AtCapacityError("too many calls without an end are kept; drop the one that was quiet for longest")
+        if not one_shot and not soft:
+            self.check_room()
         # The opening of a one-shot is no other call's, so it is not offered to the prefix store.
-        call = LiveCall(call_id, key, last_active_s=now_s, seeded=one_shot, one_shot=one_shot)
+        call = LiveCall(call_id, key, last_active_s=now_s, seeded=one_shot, one_shot=one_shot, soft=soft)
         self._calls[name] = call
         self._one_shots += one_shot
         return call
+
+    def check_room(self) -> None:
+        """Check that one more call may be open, or one more soft one in a turn.
+
+        Raises:
+            AtCapacityError: All places are taken.
+        """
+        if self.open_calls >= self._max_calls:
+            raise AtCapacityError(
+                f"all {self._max_calls} calls are taken; close one, or raise the number of sequences (--calls)"
+            )
 
     def close(self, call: LiveCall) -> None:
         """Free what the call holds; once more is harmless."""
@@ -112,7 +127,7 @@ class CallTable:
     def provide_sequence(self, call: LiveCall) -> bool:
         """See that the call holds a sequence, with its parked KV in it; False where it has to wait for one.
 
-        The idle call that has been quiet for longest is parked to make room, never one with a request.
+        The idle call that has been quiet for longest is parked to make room, soft ones first, never one with a request.
         """
         if call.sequence is not None:
             return True
@@ -178,7 +193,7 @@ class CallTable:
         idle = [c for c in self if c.sequence is not None and c.request is None]
         if not idle:
             return False
-        call = min(idle, key=lambda c: c.last_active_s)
+        call = min(idle, key=lambda c: (not c.soft, c.last_active_s))
         sequence = call.sequence
         if sequence is None:
             return False

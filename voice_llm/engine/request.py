@@ -55,6 +55,7 @@ class LiveCall:
         last_active_s: When a request of it last ended.
         seeded: Whether its opening prompt has been offered to the prefix store.
         one_shot: Whether it is an inference beside the calls, and not one of them.
+        soft: Whether nobody says when it ends: it counts as a call only while a turn of it runs.
         closed: Set once, when the call ends.
     """
 
@@ -66,7 +67,18 @@ class LiveCall:
     last_active_s: float = 0.0
     seeded: bool = False
     one_shot: bool = False
+    soft: bool = False
     closed: bool = False
+
+    @property
+    def occupies(self) -> bool:
+        """Whether it counts against the calls that may be open."""
+        return not self.one_shot and (not self.soft or self.in_turn)
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether a reply is being made for it."""
+        return self.request is not None and self.request.kind is RequestKind.TURN
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +94,7 @@ class TurnWork:
             once it was processed; appended last, so that another thread may read as many of ``generated``.
         emitted: The text emitted so far, in pieces.
         chunks: How many sentence chunks have been emitted.
+        last_token_s: When the latest token was drawn.
         calls: The tool calls that it ended with.
         complete: Whether the whole reply was said: ended by the model or by its length, not cut.
     """
@@ -93,6 +106,7 @@ class TurnWork:
     visible_chars: list[int] = field(default_factory=list)
     emitted: list[str] = field(default_factory=list)
     chunks: int = 0
+    last_token_s: float = 0.0
     calls: tuple[ParsedCall, ...] = ()
     complete: bool = False
 

@@ -163,6 +163,7 @@ class Call:
             CallBusyError: A turn is running already.
             WrongStateError: The call is closed.
             EngineDeadError: The engine has died.
+            AtCapacityError: A soft call's turn finds as many calls as may be.
         """
         settled = (params or self._engine.profile.sampling).replace(**overrides)
         arrival = self._engine.clock() if arrival_s is None else arrival_s
@@ -202,10 +203,7 @@ class Call:
 
     def _submission(self) -> Submission:
         engine = self._engine
-        return Submission(
-            engine._worker.submit,
-            lambda request, reason: engine._post_nowait(lambda: engine._batcher.cancel(request, reason)),
-        )
+        return Submission(engine._worker.submit, engine._cancel)
 
     def _prepare(
         self, make: Callable[[], Request], submission: Submission, sink: Callable[[Any], None]
@@ -288,11 +286,11 @@ class Call:
 class Opening:
     """A call about to be opened: awaitable, and an asynchronous context manager that closes it."""
 
-    def __init__(self, engine: Engine, call_id: str, tenant: str, *, one_shot: bool = False) -> None:
+    def __init__(self, engine: Engine, call_id: str, tenant: str, **kind: bool) -> None:
         self._engine = engine
         self._call_id = call_id
         self._tenant = tenant
-        self._one_shot = one_shot
+        self._kind = kind
         self._call: Call | None = None
 
     def __await__(self) -> Generator[Any, None, Call]:
@@ -309,10 +307,10 @@ class Opening:
             await self._call.close()
 
     async def _open(self) -> Call:
-        engine, call_id, one_shot = self._engine, self._call_id, self._one_shot
+        engine, call_id, kind = self._engine, self._call_id, self._kind
         key = IsolationKey(engine.backend.info.model_id, engine.profile.name, self._tenant)
         live = await engine._run(
-            lambda: engine._batcher.open_call(call_id, key, one_shot=one_shot),
+            lambda: engine._batcher.open_call(call_id, key, **kind),
             # Opened after its opener gave up: nobody else would ever close it.
             on_late=lambda late: engine._post_nowait(lambda: engine._batcher.close_call(late)),
         )

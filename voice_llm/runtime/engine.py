@@ -26,7 +26,8 @@ from ..config import EngineConfig, Profile
 from ..engine import BatcherCounters, CoreEvent, DynamicBatcher, Failed, Request
 from ..engine.calibration import calibrate
 from ..errors import EngineDeadError, InvalidRequestError
-from ..events import Finished, Prefilled
+from ..events import Finished, FinishReason, Prefilled
+from ..observer import Observer
 from ..prompt import ENGLISH, TURKISH, PromptFormatter, resolve_template
 from .call import Opening
 from .watchdog import Watchdog
@@ -60,12 +61,25 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Running totals since the engine was loaded."""
+    """Running totals since the engine was loaded, and what is held now.
+
+    Attributes:
+        batcher: What the core has done.
+        backend: What the backend has done.
+        prefix_bytes: Host memory of saved prefixes.
+        parked_bytes: Host memory of parked calls.
+        sequences: KV sequences that there are.
+        held_sequences: Those that calls hold.
+        kv_tokens: Tokens in them.
+    """
 
     batcher: BatcherCounters
     backend: BackendCounters
     prefix_bytes: int
     parked_bytes: int
+    sequences: int
+    held_sequences: int
+    kv_tokens: int
 
 
 class Engine:
@@ -89,12 +103,16 @@ class Engine:
         config: EngineConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_calls: int | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._profile = profile
+        self._observer = observer or Observer()
         self._backend = backend
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._batcher = DynamicBatcher(backend, config or profile.engine, clock=clock, max_calls=max_calls)
+        self._batcher = DynamicBatcher(
+            backend, config or profile.engine, clock=clock, max_calls=max_calls, observer=self._observer
+        )
         self._formatter = _formatter(backend, profile)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="voice-llm-prompt")
         # A prompt may still be tokenized, with the GIL released, when the model is to be freed.
@@ -114,6 +132,7 @@ class Engine:
         model: str | Path | None = None,
         progress: Callable[[float], None] | None = None,
         max_calls: int | None = None,
+        observer: Observer | None = None,
         **engine_options: Any,
     ) -> Engine:
         """Load a profile's model and make it ready for calls.
@@ -123,6 +142,7 @@ class Engine:
             model: A GGUF file to use instead of the profile's.
             progress: Called (on another thread) with the share of the file that is loaded, 0 to 1.
             max_calls: Most open calls; None for as many as there are sequences.
+            observer: Is told of steps, tokens, turns and calls.
             **engine_options: Fields of ``EngineConfig`` to override; None leaves the profile's value.
 
         Raises:
@@ -142,7 +162,7 @@ class Engine:
         except asyncio.CancelledError:
             loading.add_done_callback(lambda late: None if late.exception() else late.result()[0].close())
             raise
-        return await cls.start(backend, profile, config=config, max_calls=max_calls)
+        return await cls.start(backend, profile, config=config, max_calls=max_calls, observer=observer)
 
     @classmethod
     async def start(
@@ -153,10 +173,11 @@ class Engine:
         config: EngineConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_calls: int | None = None,
+        observer: Observer | None = None,
     ) -> Engine:
         """Start an engine around a loaded backend, which it then owns, and warm it up."""
         try:
-            engine = cls(backend, profile, config=config, clock=clock, max_calls=max_calls)
+            engine = cls(backend, profile, config=config, clock=clock, max_calls=max_calls, observer=observer)
         except BaseException:
             backend.close()
             raise
@@ -193,11 +214,28 @@ class Engine:
         return self._backend
 
     @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs and takes work; a stalled one does."""
+        return self._worker.is_alive
+
+    @property
+    def observer(self) -> Observer:
+        """Who is told what happens."""
+        return self._observer
+
+    @property
     def clock(self) -> Callable[[], float]:
         """Monotonic seconds; arrival times are given on this clock."""
         return self._clock
 
-    def open_call(self, *, call_id: str | None = None, tenant: str = "default", one_shot: bool = False) -> Opening:
+    def open_call(
+        self,
+        *,
+        call_id: str | None = None,
+        tenant: str = "default",
+        one_shot: bool = False,
+        soft: bool = False,
+    ) -> Opening:
         """Open a call: ``async with engine.open_call() as call``, or ``call = await engine.open_call()``.
 
         Args:
@@ -206,6 +244,8 @@ class Engine:
             one_shot: Whether it is no call but an inference beside them, such as a summary. It takes no call's place
                 (as many of them may be open as calls) and waits behind callers until a sequence can be had; one that
                 runs is not stopped for them.
+            soft: Whether nobody will say when it ends, as with requests that share a call id: it counts as a call, and
+                can be refused, only while it answers a turn; in between it is the first to be parked.
 
         Raises (when awaited):
             AtCapacityError: As many calls, or one-shots, are open as may be.
@@ -217,7 +257,7 @@ class Engine:
         """
         if not isinstance(tenant, str) or not tenant:
             raise InvalidRequestError(f"tenant must be a name, not {tenant!r}", param="tenant")
-        return Opening(self, call_id or uuid4().hex, tenant, one_shot=one_shot)
+        return Opening(self, call_id or uuid4().hex, tenant, one_shot=one_shot, soft=soft)
 
     def health(self) -> Health:
         """Say whether the engine can serve, at once and from any thread."""
@@ -265,6 +305,9 @@ class Engine:
             copy.copy(self._backend.counters),
             self._batcher.prefixes.nbytes,
             calls.parked_bytes,
+            calls.pool.size,
+            calls.pool.size - calls.pool.free,
+            sum(len(s.tokens) for s in calls.pool.held),
         )
 
     async def _run(self, work: Callable[[], T], *, on_late: Callable[[T], None] | None = None) -> T:
@@ -324,6 +367,10 @@ class Engine:
             if request.turn is not None:
                 request.turn.sampler.close()
             raise
+
+    def _cancel(self, request: Request, reason: FinishReason) -> None:
+        asked_s = self._clock()
+        self._post_nowait(lambda: self._batcher.cancel(request, reason, asked_s=asked_s))
 
     def _post_nowait(self, work: Callable[[], None]) -> None:
         """Run ``work`` on the engine's thread; where that has ended, what it would free is gone already."""

@@ -1,6 +1,6 @@
 """One phone conversation: history, turns, barge-in, and the events of the call contract."""
 
-from .events import CallError, CallThought, Chunk, Ended, Ready, SessionEvent, TurnEnd, to_json
+from .events import CallError, CallThought, CallToolCall, Chunk, Ended, Ready, SessionEvent, TurnEnd, to_json
 from .history import History, Playback
 from .session import CallSession, SessionState
 
@@ -8,6 +8,7 @@ __all__ = [
     "CallError",
     "CallSession",
     "CallThought",
+    "CallToolCall",
     "Chunk",
     "Ended",
     "History",

@@ -10,16 +10,20 @@ from typing import Any, Final
 
 from ..events import FinishReason, Timings, Usage
 
-__all__ = ["CallError", "CallThought", "Chunk", "Ended", "Ready", "SessionEvent", "TurnEnd", "to_json"]
+__all__ = ["CallError", "CallThought", "CallToolCall", "Chunk", "Ended", "Ready", "SessionEvent", "TurnEnd", "to_json"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The call is admitted and its opening prompt is in the cache."""
+    """The call is admitted and its opening prompt is in the cache.
+
+    ``resume_token`` lets a dropped connection take the call up again; None where the transport cannot drop.
+    """
 
     call_id: str
     usage: Usage
     prefill_ms: float
+    resume_token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,16 @@ class CallThought:
 
     turn_id: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallToolCall:
+    """A turn asks for a tool; it goes on when the results of all of them are in."""
+
+    turn_id: str
+    tool_call_id: str
+    name: str
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +85,9 @@ class Ended:
     duration_s: float = 0.0
 
 
-SessionEvent = Ready | Chunk | CallThought | TurnEnd | CallError | Ended
+SessionEvent = Ready | Chunk | CallThought | CallToolCall | TurnEnd | CallError | Ended
 
-_TYPES: Final = {CallError: "error", CallThought: "thought"}
+_TYPES: Final = {CallError: "error", CallThought: "thought", CallToolCall: "tool_call"}
 
 
 def to_json(event: SessionEvent) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""SoftCalls: requests that share a call id share one call's cache. Nobody says when such a call ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import AtCapacityError, CallBusyError, NotFoundError
+from ..runtime import Call, Engine
+from .host import EngineHost
+from .identity import Identity
+
+__all__ = ["SoftCalls"]
+
+logger = logging.getLogger(__name__)
+
+_SWEEP_EVERY_S: Final = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    call: Call
+    used_s: float
+    busy: bool = False
+
+
+class SoftCalls:
+    """Keeps the calls that are known only by their id: dropped after a while without a request, or for want of room.
+
+    Args:
+        host: Lends the engine.
+        idle_s: How long a call is kept without a request.
+        max_per_tenant: Most requests of one tenant at once.
+    """
+
+    def __init__(self, host: EngineHost, *, idle_s: float, max_per_tenant: int | None = None) -> None:
+        self._host = host
+        self._idle_s = idle_s
+        self._max_per_tenant = max_per_tenant
+        self._kept: dict[tuple[str, str], _Kept] = {}
+        self._opening: set[tuple[str, str]] = set()
+        self._running: dict[str, int] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @asynccontextmanager
+    async def use(self, identity: Identity, call_id: str | None) -> AsyncIterator[tuple[Engine, Call]]:
+        """Lend a call for one request; without an id it is one for this request alone.
+
+        Raises:
+            LoadingError: The engine is not ready.
+            DrainingError: Nothing new is taken.
+            CallBusyError: A request of that id is running.
+            AtCapacityError: There is no room, for the tenant or at all.
+        """
+        with self._host.admit() as engine, self._counted(identity.tenant):
+            if call_id is None:
+                async with engine.open_call(tenant=identity.tenant, soft=True) as call:
+                    yield engine, call
+                return
+            name = (identity.tenant, call_id)
+            kept = await self._take(engine, name)
+            try:
+                yield engine, kept.call
+            finally:
+                kept.busy = False
+                kept.used_s = engine.clock()
+
+    async def drop(self, identity: Identity, call_id: str) -> None:
+        """End a call.
+
+        Raises:
+            NotFoundError: The tenant has no such call.
+        """
+        kept = self._kept.pop((identity.tenant, call_id), None)
+        if kept is None:
+            raise NotFoundError(f"there is no call {call_id!r}")
+        await kept.call.close()
+
+    async def close(self) -> None:
+        """End all calls; idempotent."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+        for kept in self._kept.values():
+            kept.call.close_nowait()
+        self._kept.clear()
+
+    def _counted(self, tenant: str) -> _Count:
+        return _Count(self._running, tenant, self._max_per_tenant)
+
+    async def _take(self, engine: Engine, name: tuple[str, str]) -> _Kept:
+        kept = self._kept.get(name)
+        if (kept is not None and kept.busy) or name in self._opening:
+            raise CallBusyError(f"call {name[1]!r} already has a running request")
+        if kept is None:
+            kept = await self._open(engine, name)
+        kept.busy = True
+        return kept
+
+    async def _open(self, engine: Engine, name: tuple[str, str]) -> _Kept:
+        self._opening.add(name)
+        try:
+            call = await self._make(engine, name)
+        finally:
+            self._opening.discard(name)
+        kept = self._kept[name] = _Kept(call, engine.clock())
+        if self._sweeper is None or self._sweeper.done():
+            self._sweeper = asyncio.get_running_loop().create_task(self._sweep(engine), name="voice-llm-soft-calls")
+        return kept
+
+    async def _make(self, engine: Engine, name: tuple[str, str]) -> Call:
+        tenant, call_id = name
+        try:
+            return await engine.open_call(call_id=call_id, tenant=tenant, soft=True)
+        except AtCapacityError:
+            if not self._drop_oldest():
+                raise
+        return await engine.open_call(call_id=call_id, tenant=tenant, soft=True)
+
+    def _drop_oldest(self) -> bool:
+        idle = [(kept.used_s, name) for name, kept in self._kept.items() if not kept.busy]
+        if not idle:
+            return False
+        self._kept.pop(min(idle)[1]).call.close_nowait()
+        return True
+
+    async def _sweep(self, engine: Engine) -> None:
+        """Drop what has been quiet for too long; ends when nothing is kept."""
+        while self._kept:
+            await asyncio.sleep(min(_SWEEP_EVERY_S, self._idle_s))
+            limit_s = engine.clock() - self._idle_s
+            for name in [n for n, kept in self._kept.items() if not kept.busy and kept.used_s <= limit_s]:
+                self._kept.pop(name).call.close_nowait()
+
+
+class _Count:
+    """Counts a tenant's running requests, and refuses one too many."""
+
+    def __init__(self, running: dict[str, int], tenant: str, limit: int | None) -> None:
+        self._running = running
+        self._tenant = tenant
+        self._limit = limit
+
+    def __enter__(self) -> None:
+        count = self._running.get(self._tenant, 0)
+        if self._limit is not None and count >= self._limit:
+            raise AtCapacityError(f"the tenant has {count} requests running, as many as it may")
+        self._running[self._tenant] = count + 1
+
+    def __exit__(self, *_: object) -> None:
+        self._running[self._tenant] -= 1
+        if not self._running[self._tenant]:
+            del self._running[self._tenant]
