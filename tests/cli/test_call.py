@@ -156,15 +156,18 @@ class TestOptions:
         flags = ["--model", "m.gguf", "--calls", "3", "--context-per-call", "512", "--threads", "2", "--kv", "split"]
         assert voice_llm("call", "--say", "x", "--gpu-layers", "0", *flags).exit_code == 0
         assert asked["model"] == Path("m.gguf")
-        assert (asked["sequences"], asked["context_per_call"], asked["gpu_layers"]) == (3, 512, 0)
-        assert (asked["threads"], asked["threads_batch"], asked["kv_layout"]) == (2, 2, "split")
+        engine = asked["profile"].engine
+        assert (engine.sequences, engine.context_per_call, engine.gpu_layers) == (3, 512, 0)
+        assert (engine.threads, engine.threads_batch, engine.kv_layout) == (2, 2, "split")
 
     def test_environment_goes_over_the_profile(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LLM_LLAMA_SERVICE_CONTEXT_SIZE", "1024")
         asked = serve(FakeBackend())
         assert voice_llm("call", "--say", "x").exit_code == 0
         assert asked["profile"].engine.context_per_call == 1024
-        assert asked["context_per_call"] is None
+        asked = serve(FakeBackend())
+        assert voice_llm("call", "--say", "x", "--context-per-call", "512").exit_code == 0
+        assert asked["profile"].engine.context_per_call == 512, "a flag goes over the environment"
 
     def test_texts_reach_the_prompt_from_the_line_and_from_files(self, serve: Serve, tmp_path: Path) -> None:
         prompts: list[str] = []

@@ -80,7 +80,7 @@ class EngineOptions:
 
         The order is: defaults < profile < environment < flags.
         """
-        profile = Settings().apply(Profile.load(self.profile))
+        profile = self.settled_profile()
         with Progress(
             TextColumn("[progress.description]{task.description}"),
             BarColumn(),
@@ -97,11 +97,25 @@ class EngineOptions:
                 if share >= 1:
                     bar.update(task, description="warming up", total=None)
 
-            engine = await Engine.load(profile, model=self.model, progress=on_progress, **self._engine_fields())
+            engine = await self.load(profile, progress=on_progress)
         try:
             yield engine
         finally:
             await asyncio.shield(engine.close())
+
+    def settled_profile(self) -> Profile:
+        """Return the profile with the environment and these options over it.
+
+        Raises:
+            NotFoundError: There is no such profile.
+            ConfigError: A profile's, variable's or option's value is not allowed.
+        """
+        profile = Settings().apply(Profile.load(self.profile))
+        return profile.model_copy(update={"engine": profile.engine.replace(**self._engine_fields())})
+
+    async def load(self, profile: Profile, **options: Any) -> Engine:
+        """Load the engine of a settled profile; ``options`` are further ones of ``Engine.load``."""
+        return await Engine.load(profile, model=self.model, **options)
 
     def _engine_fields(self) -> dict[str, Any]:
         return {
