@@ -1,12 +1,13 @@
 """The sans-I/O core: calls, pool, scheduler, cost model and the step. No clock, thread, event loop or native code."""
 
-from .batcher import CoreEvent, DynamicBatcher, Failed
+from .batcher import DynamicBatcher
 from .cost import CostModel, DecodeShape
 from .counters import BatcherCounters
 from .pool import ContextPool, KVSequence
 from .prefix import IsolationKey, PrefixStore
 from .request import LiveCall, Request, RequestKind, RequestState, TurnWork
 from .scheduler import Plan, PrefillChunk, Scheduler
+from .step import CoreEvent, Failed
 
 __all__ = [
     "BatcherCounters",

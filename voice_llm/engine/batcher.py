@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from uuid import uuid4
 
 from ..backend.base import Backend, BatchEntry
@@ -21,7 +20,7 @@ from ..errors import (
     VoiceLLMError,
     WrongStateError,
 )
-from ..events import Finished, FinishReason, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought, ToolCall
+from ..events import Finished, FinishReason, Prefilled, SentenceChunk, TextDelta, Thought, ToolCall
 from ..observer import Observer
 from ..text import TextOutput
 from .bookkeeping import StepBook
@@ -32,30 +31,11 @@ from .placement import Placement
 from .prefix import IsolationKey, PrefixStore
 from .request import LiveCall, Request, RequestKind, RequestState
 from .scheduler import Plan, Scheduler
+from .step import CoreEvent, Failed, Step
 
-__all__ = ["CoreEvent", "DynamicBatcher", "Failed"]
+__all__ = ["DynamicBatcher"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The request ended with an error; the call itself goes on."""
-
-    error: VoiceLLMError
-
-
-CoreEvent = tuple[Request, GenerateEvent | Prefilled | Failed]
-"""Whom it concerns, and what happened."""
-
-
-@dataclass(slots=True)
-class _Step:
-    """What one step hands from plan to apply."""
-
-    plan: Plan
-    entries: list[BatchEntry] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
 
 
 class DynamicBatcher:
@@ -244,8 +224,8 @@ class DynamicBatcher:
         self.cancel(hints[-1])
         return self.calls.provide_sequence(turn.call)
 
-    def _prepare(self, plan: Plan) -> _Step:
-        step = _Step(plan)
+    def _prepare(self, plan: Plan) -> Step:
+        step = Step(plan)
         for request in plan.decode:
             sequence = request.sequence
             token = request.work.generated[-1]
@@ -259,7 +239,7 @@ class DynamicBatcher:
             step.requests.append(request)
         return step
 
-    def _run(self, step: _Step) -> None:
+    def _run(self, step: Step) -> None:
         started_s = self._clock()
         try:
             micro_batches = self._backend.decode(step.entries)
@@ -278,10 +258,10 @@ class DynamicBatcher:
         self._apply(step, decoded_s)
         self.counters.sample_ms += (self._clock() - decoded_s) * 1e3
 
-    def _retry_apart(self, step: _Step) -> None:
+    def _retry_apart(self, step: Step) -> None:
         """Decode the entries one by one, to name the request that does not fit."""
         for entry, request in zip(step.entries, step.requests, strict=True):
-            single = _Step(step.plan, [entry], [request])
+            single = Step(step.plan, [entry], [request])
             try:
                 self._backend.decode(single.entries)
             except BackendError as e:
@@ -289,14 +269,14 @@ class DynamicBatcher:
             else:
                 self._apply(single, self._clock())
 
-    def _lose(self, step: _Step, error: BackendError) -> None:
+    def _lose(self, step: Step, error: BackendError) -> None:
         """After a failed decode the sequences' content is unknown: drop it and fail their requests; calls go on."""
         self.counters.failed_steps += 1
         for request in step.requests:
             self.calls.forget(request.call)
             self._fail(request, error)
 
-    def _apply(self, step: _Step, now_s: float) -> None:
+    def _apply(self, step: Step, now_s: float) -> None:
         for index, (entry, request) in enumerate(zip(step.entries, step.requests, strict=True)):
             request.sequence.tokens.extend(entry.tokens)
             if request.state is RequestState.PREFILLING:

@@ -14,72 +14,32 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
 
-from ..backend import Backend, BackendCounters
+from ..backend import Backend
 from ..config import EngineConfig, Profile
-from ..engine import BatcherCounters, CoreEvent, DynamicBatcher, Failed, Request
+from ..engine import CoreEvent, DynamicBatcher, Failed, Request
 from ..engine.calibration import calibrate
 from ..errors import EngineDeadError, InvalidRequestError
 from ..events import Finished, FinishReason, Prefilled
 from ..observer import Observer
 from ..prompt import ENGLISH, TURKISH, PromptFormatter, resolve_template
 from .call import Opening
+from .state import EngineStats, Health
 from .watchdog import Watchdog
 from .worker import EngineWorker
 
-__all__ = ["Engine", "EngineStats", "Health"]
+__all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STALL_S: Final = 30.0
 _STALLED: Final = f"the engine is stalled: a step has been running for more than {_STALL_S:.0f} s"
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """Whether the engine can serve.
-
-    Attributes:
-        healthy: The thread lives and its present step is not stuck.
-        detail: Why not, for operators.
-        open_calls: Calls open now.
-        max_calls: Most open calls.
-    """
-
-    healthy: bool
-    detail: str
-    open_calls: int
-    max_calls: int
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Running totals since the engine was loaded, and what is held now.
-
-    Attributes:
-        batcher: What the core has done.
-        backend: What the backend has done.
-        prefix_bytes: Host memory of saved prefixes.
-        parked_bytes: Host memory of parked calls.
-        sequences: KV sequences that there are.
-        held_sequences: Those that calls hold.
-        kv_tokens: Tokens in them.
-    """
-
-    batcher: BatcherCounters
-    backend: BackendCounters
-    prefix_bytes: int
-    parked_bytes: int
-    sequences: int
-    held_sequences: int
-    kv_tokens: int
 
 
 class Engine:

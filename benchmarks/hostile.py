@@ -1,0 +1,388 @@
+"""Two hundred connections that behave badly, beside four calls that do not: what the four notice, and what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import grpc
+import websockets
+from websockets.asyncio.client import connect
+
+from voice_llm._proto import call_pb2 as pb
+from voice_llm._proto import call_pb2_grpc, llama_pb2, llama_pb2_grpc
+
+from .common import PROFILE, Proof
+from .questions import CALLS as QUESTIONS
+from .server_process import ServerProcess
+
+CONNECTIONS: Final = 200
+HEALTHY: Final = 4
+DURATION_S: Final = 60.0
+_WARM_UP_S: Final = 15.0
+_RESUME_S: Final = 2.0
+_SETTLE_S: Final = 60.0
+_MEMORY_SHARE: Final = 1.05
+_TENANT: Final = (("x-tenant-id", "hostile"),)
+_ENVIRONMENT: Final = {
+    "LLM_LLAMA_SERVICE_RESUME_S": str(_RESUME_S),
+    "LLM_LLAMA_SERVICE_CALL_IDLE_S": "2",
+    "LLM_LLAMA_SERVICE_MAX_CALLS_PER_TENANT": "4",
+    "LLM_LLAMA_SERVICE_MAX_REQUEST_BYTES": "65536",
+}
+_LONG: Final = "Tell me everything about water damage, at length. "
+
+
+@dataclass(slots=True)
+class _Healthy:
+    """What one well-behaved caller has seen."""
+
+    turns: int = 0
+    lost: list[str] = field(default_factory=list)
+    first_chunk_ms: list[float] = field(default_factory=list)
+
+
+async def two_hundred() -> list[Proof]:
+    """Hold four calls beside the crowd and compare memory, sequences and health before and after."""
+    figures = await crowd(CONNECTIONS, DURATION_S, warm_up_s=_WARM_UP_S)
+    return [
+        Proof(
+            "hostile_clients",
+            f"{CONNECTIONS} connections that stall, drip, break off, send garbage, too much or out of order for "
+            f"{DURATION_S:.0f} s beside {HEALTHY} calls: no turn of these is lost, /health stays true, no sequence is "
+            f"left behind, and memory ends within {_MEMORY_SHARE - 1:.0%} of where it was",
+            _passed(figures),
+            figures,
+        )
+    ]
+
+
+async def crowd(connections: int, duration_s: float, *, warm_up_s: float) -> dict[str, Any]:
+    """Run the crowd against a server of its own; returns the figures."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ServerProcess(
+            ["--profile", PROFILE, "--calls", "8", "--context-per-call", "2048"],
+            Path(folder) / "serve.log",
+            environment=_ENVIRONMENT,
+        ) as server,
+    ):
+        await server.healthy()
+        # What is allocated once (buffers, native pools, the allocator's arenas) is no leak: it is warmed up first.
+        await _hostile(server, connections, warm_up_s, Counter())
+        await _settled(server)
+        before = server.resident_bytes()
+        behaviours: Counter[str] = Counter()
+        stop = asyncio.Event()
+        callers = [asyncio.create_task(_hold_call(server, index, stop)) for index in range(HEALTHY)]
+        watching = asyncio.create_task(_watch_health(server, stop))
+        await _hostile(server, connections, duration_s, behaviours)
+        stop.set()
+        healthy = await asyncio.gather(*callers)
+        unhealthy = await watching
+        left = await _settled(server)
+        after = server.resident_bytes()
+        return {
+            "connections": sum(behaviours.values()),
+            "behaviours": dict(sorted(behaviours.items())),
+            "healthy_turns": sum(caller.turns for caller in healthy),
+            "lost": [lost for caller in healthy for lost in caller.lost],
+            "first_chunk_max_ms": round(max(ms for caller in healthy for ms in caller.first_chunk_ms), 1),
+            "unhealthy_answers": unhealthy,
+            "held_sequences": left,
+            "memory_before_mib": round(before / 2**20, 1),
+            "memory_after_mib": round(after / 2**20, 1),
+            "server_alive": server.process.poll() is None,
+        }
+
+
+def _passed(figures: dict[str, Any]) -> bool:
+    clean = not figures["lost"] and not figures["unhealthy_answers"] and not figures["held_sequences"]
+    kept = figures["memory_after_mib"] <= figures["memory_before_mib"] * _MEMORY_SHARE
+    return bool(clean and kept and figures["healthy_turns"] and figures["server_alive"])
+
+
+async def _settled(server: ServerProcess) -> float:
+    """Wait until nothing is held any more; returns the sequences that are held in the end."""
+    held = -1.0
+    for _ in range(int(_SETTLE_S / 0.25)):
+        held = await asyncio.to_thread(server.metric, "voice_llm_sequences_held")
+        if not held:
+            break
+        await asyncio.sleep(0.25)
+    return held
+
+
+async def _watch_health(server: ServerProcess, stop: asyncio.Event) -> list[int]:
+    """Ask again and again; returns the answers that were not 200."""
+    bad: list[int] = []
+    while not stop.is_set():
+        status, _ = await asyncio.to_thread(server.health)
+        bad += [status] if status != 200 else []
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.5)
+    return bad
+
+
+async def _hold_call(server: ServerProcess, index: int, stop: asyncio.Event) -> _Healthy:
+    """One call over Converse, turn after turn; notes each turn that is not whole."""
+    seen = _Healthy()
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        stream = call_pb2_grpc.CallServiceStub(channel).Converse(metadata=(("x-tenant-id", "healthy"),))
+        start = pb.Start(call_id=f"healthy-{index}", params=pb.Params(max_tokens=24, temperature=0))
+        await stream.write(pb.ClientEvent(start=start))
+        await stream.read()
+        questions = QUESTIONS[index % len(QUESTIONS)]
+        while not stop.is_set():
+            turn_id = f"t{seen.turns}"
+            text = questions[seen.turns % len(questions)]
+            await stream.write(pb.ClientEvent(turn=pb.Turn(turn_id=turn_id, text=text)))
+            seen.lost += await _read_turn(stream, turn_id, seen)
+            seen.turns += 1
+            await asyncio.sleep(random.uniform(0.5, 1.5))
+        await stream.write(pb.ClientEvent(end=pb.End()))
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while await stream.read() is not grpc.aio.EOF:
+                pass
+    return seen
+
+
+async def _read_turn(stream: Any, turn_id: str, seen: _Healthy) -> list[str]:
+    chunks = 0
+    async with asyncio.timeout(60):
+        while True:
+            event = await stream.read()
+            if event is grpc.aio.EOF:
+                return [f"{turn_id}: the stream ended"]
+            kind = event.WhichOneof("event")
+            if kind == "chunk":
+                if event.chunk.turn_id != turn_id or event.chunk.index != chunks:
+                    return [f"{turn_id}: chunk {event.chunk.turn_id}/{event.chunk.index} instead of {chunks}"]
+                chunks += 1
+            elif kind == "error":
+                return [f"{turn_id}: {event.error.code}"]
+            elif kind == "turn_end":
+                seen.first_chunk_ms.append(event.turn_end.timings.first_chunk_ms)
+                whole = event.turn_end.finish_reason in ("stop", "length") and chunks
+                return [] if whole else [f"{turn_id}: {event.turn_end.finish_reason}, {chunks} chunks"]
+
+
+async def _hostile(server: ServerProcess, connections: int, duration_s: float, seen: Counter[str]) -> None:
+    until_s = time.monotonic() + duration_s
+
+    async def misbehave(index: int) -> None:
+        rng = random.Random(index)
+        while time.monotonic() < until_s:
+            behaviour = rng.choice(_BEHAVIOURS)
+            seen[behaviour.__name__.strip("_")] += 1
+            # Whatever the server answers to this is fine, and so is hanging up.
+            with contextlib.suppress(
+                OSError,
+                TimeoutError,
+                EOFError,
+                aiohttp.ClientError,
+                grpc.aio.AioRpcError,
+                websockets.WebSocketException,
+            ):
+                async with asyncio.timeout(max(0.5, min(8.0, until_s - time.monotonic()))):
+                    await behaviour(server, rng)
+
+    await asyncio.gather(*(misbehave(index) for index in range(connections)))
+
+
+@contextlib.asynccontextmanager
+async def _tcp(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+def _post(body: bytes, length: int | None = None) -> bytes:
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nx-tenant-id: hostile\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body) if length is None else length}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _chat(text: str, **fields: Any) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": text}], "max_tokens": 64, **fields}).encode()
+
+
+async def _http_stalls(server: ServerProcess, rng: random.Random) -> None:
+    async with _tcp(server.http) as (_, writer):
+        writer.write(_post(_chat(_LONG))[: rng.randrange(10, 120)])
+        await asyncio.sleep(rng.uniform(1, 8))
+
+
+async def _http_drips(server: ServerProcess, rng: random.Random) -> None:
+    async with _tcp(server.http) as (_, writer):
+        for byte in _post(_chat(_LONG)):
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+
+
+async def _http_breaks_off(server: ServerProcess, rng: random.Random) -> None:
+    async with _tcp(server.http) as (reader, writer):
+        writer.write(_post(_chat(_LONG, stream=True)))
+        await reader.read(rng.randrange(1, 600))
+
+
+async def _http_never_reads(server: ServerProcess, rng: random.Random) -> None:
+    async with _tcp(server.http) as (_, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(_post(_chat(_LONG, stream=True)))
+        await asyncio.sleep(rng.uniform(1, 5))
+
+
+async def _http_garbage(server: ServerProcess, rng: random.Random) -> None:
+    async with _tcp(server.http) as (reader, writer):
+        writer.write(rng.randbytes(rng.randrange(1, 4000)))
+        await reader.read(1000)
+
+
+async def _http_too_much(server: ServerProcess, rng: random.Random) -> None:
+    async with _tcp(server.http) as (reader, writer):
+        writer.write(_post(_chat("x" * 200_000)))
+        await reader.read(1000)
+
+
+async def _http_nonsense(server: ServerProcess, rng: random.Random) -> None:
+    bodies = [b"", b"{", b"[]", b"null", _chat(_LONG, n=7), _chat(_LONG, grammar='root ::= "'), b'{"messages": 3}']
+    async with _tcp(server.http) as (reader, writer):
+        writer.write(_post(rng.choice(bodies)))
+        await reader.read(1000)
+
+
+async def _ws_garbage(server: ServerProcess, rng: random.Random) -> None:
+    async with _ws(server) as ws:
+        for _ in range(5):
+            await ws.send(rng.choice(["{", "[]", '{"type": "nonsense"}', "", '{"type": "turn"}']))
+        await ws.recv()
+
+
+async def _ws_binary_and_too_much(server: ServerProcess, rng: random.Random) -> None:
+    async with _ws(server) as ws:
+        await ws.send(rng.randbytes(50))
+        await ws.send("x" * 200_000)
+        await ws.recv()
+
+
+async def _ws_out_of_order(server: ServerProcess, rng: random.Random) -> None:
+    events = [
+        {"type": "turn", "turn_id": "a", "text": "Hello?"},
+        {"type": "confirm", "turn_id": "a"},
+        {"type": "start"},
+        {"type": "tool_result", "tool_call_id": "x", "result": 1},
+        {"type": "withdraw", "turn_id": "b"},
+        {"type": "played", "turn_id": "a", "index": 99, "played_ms": 1},
+        {"type": "start"},
+        {"type": "interrupt"},
+    ]
+    async with _ws(server) as ws:
+        for event in rng.sample(events, len(events)):
+            await ws.send(json.dumps(event))
+            await asyncio.sleep(0.02)
+        await ws.recv()
+
+
+async def _ws_breaks_off(server: ServerProcess, rng: random.Random) -> None:
+    async with _ws(server) as ws:
+        await ws.send('{"type": "start"}')
+        await ws.recv()
+        await ws.send(json.dumps({"type": "turn", "turn_id": "a", "text": _LONG}))
+        await asyncio.sleep(rng.uniform(0, 1))
+        ws.transport.abort()
+
+
+async def _ws_never_reads(server: ServerProcess, rng: random.Random) -> None:
+    async with _ws(server) as ws:
+        await ws.send('{"type": "start"}')
+        ws.transport.pause_reading()
+        for turn in range(20):
+            await ws.send(json.dumps({"type": "turn", "turn_id": f"t{turn}", "text": _LONG}))
+            await asyncio.sleep(0.1)
+
+
+async def _grpc_garbage(server: ServerProcess, rng: random.Random) -> None:
+    async with _tcp(server.grpc) as (reader, writer):
+        writer.write(rng.randbytes(rng.randrange(1, 4000)))
+        await reader.read(1000)
+
+
+async def _grpc_breaks_off(server: ServerProcess, rng: random.Random) -> None:
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        request = llama_pb2.GenerateStreamRequest(user_prompt=_LONG)
+        stream = llama_pb2_grpc.LlamaServiceStub(channel).GenerateStream(request, metadata=_TENANT)
+        for _ in range(rng.randrange(4)):
+            await stream.read()
+        stream.cancel()
+
+
+async def _grpc_stalls(server: ServerProcess, rng: random.Random) -> None:
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        stream = call_pb2_grpc.CallServiceStub(channel).Converse(metadata=_TENANT)
+        if rng.random() < 0.5:
+            await stream.write(pb.ClientEvent(start=pb.Start()))
+        await asyncio.sleep(rng.uniform(1, 5))
+
+
+async def _grpc_out_of_order(server: ServerProcess, rng: random.Random) -> None:
+    events = [
+        pb.ClientEvent(),
+        pb.ClientEvent(confirm=pb.Confirm(turn_id="a")),
+        pb.ClientEvent(start=pb.Start(profile="nonsense")),
+        pb.ClientEvent(tool_result=pb.ToolResult(tool_call_id="x")),
+        pb.ClientEvent(start=pb.Start()),
+    ]
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        stream = call_pb2_grpc.CallServiceStub(channel).Converse(metadata=_TENANT)
+        for event in rng.sample(events, len(events)):
+            await stream.write(event)
+        await stream.read()
+
+
+async def _grpc_too_much(server: ServerProcess, rng: random.Random) -> None:
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        request = llama_pb2.GenerateStreamRequest(user_prompt="x" * 200_000)
+        stream = llama_pb2_grpc.LlamaServiceStub(channel).GenerateStream(request, metadata=_TENANT)
+        await stream.read()
+
+
+def _ws(server: ServerProcess) -> Any:
+    url = f"ws://{server.ws}/v1/calls/hostile-{random.randrange(2**32)}"
+    return connect(url, additional_headers={"x-tenant-id": "hostile"}, open_timeout=5, close_timeout=0.1)
+
+
+_BEHAVIOURS: Final[tuple[Callable[[ServerProcess, random.Random], Awaitable[None]], ...]] = (
+    _http_stalls,
+    _http_drips,
+    _http_breaks_off,
+    _http_never_reads,
+    _http_garbage,
+    _http_too_much,
+    _http_nonsense,
+    _ws_garbage,
+    _ws_binary_and_too_much,
+    _ws_out_of_order,
+    _ws_breaks_off,
+    _ws_never_reads,
+    _grpc_garbage,
+    _grpc_breaks_off,
+    _grpc_stalls,
+    _grpc_out_of_order,
+    _grpc_too_much,
+)
