@@ -72,7 +72,8 @@ async def crowd(connections: int, duration_s: float, *, warm_up_s: float) -> dic
     with (
         tempfile.TemporaryDirectory() as folder,
         ServerProcess(
-            ["--profile", PROFILE, "--calls", "8", "--context-per-call", "2048"],
+            # One thread: the crowd needs the other core, and OpenMP's threads wait badly for one that has none.
+            ["--profile", PROFILE, "--calls", "8", "--context-per-call", "2048", "--threads", "1"],
             Path(folder) / "serve.log",
             environment=_ENVIRONMENT,
         ) as server,
@@ -83,8 +84,9 @@ async def crowd(connections: int, duration_s: float, *, warm_up_s: float) -> dic
         await _settled(server)
         before = server.resident_bytes()
         behaviours: Counter[str] = Counter()
-        stop = asyncio.Event()
-        callers = [asyncio.create_task(_hold_call(server, index, stop)) for index in range(HEALTHY)]
+        stop, opened = asyncio.Event(), asyncio.Barrier(HEALTHY + 1)
+        callers = [asyncio.create_task(_hold_call(server, index, opened, stop)) for index in range(HEALTHY)]
+        await opened.wait()
         watching = asyncio.create_task(_watch_health(server, stop))
         await _hostile(server, connections, duration_s, behaviours)
         stop.set()
@@ -134,7 +136,7 @@ async def _watch_health(server: ServerProcess, stop: asyncio.Event) -> list[int]
     return bad
 
 
-async def _hold_call(server: ServerProcess, index: int, stop: asyncio.Event) -> _Healthy:
+async def _hold_call(server: ServerProcess, index: int, opened: asyncio.Barrier, stop: asyncio.Event) -> _Healthy:
     """One call over Converse, turn after turn; notes each turn that is not whole."""
     seen = _Healthy()
     async with grpc.aio.insecure_channel(server.grpc) as channel:
@@ -142,6 +144,7 @@ async def _hold_call(server: ServerProcess, index: int, stop: asyncio.Event) -> 
         start = pb.Start(call_id=f"healthy-{index}", params=pb.Params(max_tokens=24, temperature=0))
         await stream.write(pb.ClientEvent(start=start))
         await stream.read()
+        await opened.wait()
         questions = QUESTIONS[index % len(QUESTIONS)]
         while not stop.is_set():
             turn_id = f"t{seen.turns}"
@@ -192,6 +195,7 @@ async def _hostile(server: ServerProcess, connections: int, duration_s: float, s
                 EOFError,
                 aiohttp.ClientError,
                 grpc.aio.AioRpcError,
+                asyncio.InvalidStateError,  # gRPC's word for a write to a stream that the server has ended
                 websockets.WebSocketException,
             ):
                 async with asyncio.timeout(max(0.5, min(8.0, until_s - time.monotonic()))):

@@ -122,8 +122,8 @@ async def killed_client_figures(server: ServerProcess) -> dict[str, Any]:
         while await asyncio.to_thread(server.metric, "voice_llm_sequences_held"):
             await asyncio.sleep(0.005)
     freed_ms = (time.monotonic() - killed_s) * 1e3
-    cancels = await asyncio.to_thread(server.metric, "voice_llm_cancel_seconds_count")
-    cancel_s = await asyncio.to_thread(server.metric, "voice_llm_cancel_seconds_sum")
+    cancels = await asyncio.to_thread(server.metric, "voice_llm_cancel_latency_seconds_count")
+    cancel_s = await asyncio.to_thread(server.metric, "voice_llm_cancel_latency_seconds_sum")
     return {
         "cancel_ms": round(cancel_s / max(cancels, 1) * 1e3, 1),
         "cancels": cancels,

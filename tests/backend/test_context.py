@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,6 +287,21 @@ def test_micro_batches_are_counted_as_llama_cpp_logs_them(
             counted = backend.decode([entry(i, backend.seq_length(i), n) for i, n in lengths.items()])
         assert counted == sum("added ubatch to split" in r.getMessage() for r in caplog.records)
     backend.close()
+
+
+@pytest.mark.parametrize("kv_offload", [True, False])
+def test_the_kv_cache_lies_where_the_configuration_says(
+    model: LlamaModel, monkeypatch: pytest.MonkeyPatch, kv_offload: bool
+) -> None:
+    asked = []
+
+    def refuse(_: object, params: Any) -> None:
+        asked.append(params.offload_kqv)
+
+    monkeypatch.setattr("voice_llm.backend.llama.context.api.llama_init_from_model", refuse)
+    with pytest.raises(BackendError):
+        LlamaBackend(model, engine_config().replace(kv_offload=kv_offload), owns_model=False)
+    assert asked == [kv_offload]
 
 
 def test_other_threads_run_while_a_batch_is_decoded(backend: LlamaBackend) -> None:

@@ -37,6 +37,7 @@ def test_defaults_are_eight_calls_of_8192_tokens() -> None:
         ("kv_layout", "both", "one of 'auto', 'split', 'unified'"),
         ("kv_type", "q4_0", "one of 'f16', 'q8_0'"),
         ("swa_full", 1, "true or false"),
+        ("kv_offload", "on", "true or false"),
         ("max_step_ms", 0.5, "milliseconds from 1 to 10000"),
         ("max_step_ms", float("nan"), "milliseconds from 1 to 10000"),
         ("max_step_ms", "fast", "milliseconds from 1 to 10000"),

@@ -36,6 +36,17 @@ def test_minimal_profile_gets_every_default(tmp_path: Path) -> None:
     assert (profile.language, profile.chat_template) == ("en", None)
 
 
+@pytest.mark.parametrize(
+    ("language", "word"), [("en", "Question:"), ("tr", "Soru:"), ("tr-TR", "Soru:"), ("de", "Question:")]
+)
+def test_rag_template_speaks_the_profiles_language_unless_it_is_given(tmp_path: Path, language: str, word: str) -> None:
+    template = Profile.load(write(tmp_path, language=language)).rag_template
+    assert word in template
+    assert "{{rag_context}}" in template
+    given = "{{rag_context}}\n\n{{user_prompt}}?"
+    assert Profile.load(write(tmp_path, language=language, rag_prompt=given)).rag_template == given
+
+
 def test_sections_override_defaults_and_leave_the_rest(tmp_path: Path) -> None:
     sections = {"sampling": {"temperature": 0, "stop": ["\n"]}, "engine": {"sequences": 2, "threads": "auto"}}
     profile = Profile.load(write(tmp_path, **sections))
@@ -76,6 +87,8 @@ def test_home_and_absolute_model_paths_are_kept(tmp_path: Path, monkeypatch: pyt
         ({"speaking_rate_chars_per_s": 0}, "speaking_rate_chars_per_s", "it should be greater than 0"),
         ({"language": "English"}, "language", "is 'English'; it should match"),
         ({"name": "../x"}, "name", "is '../x'; it should match"),
+        ({"rag_prompt": "{{rag_context}} {{user_promt}}"}, "rag_prompt", "{{user_prompt}} is missing"),
+        ({"rag_prompt": "{{user_prompt}}"}, "rag_prompt", "{{rag_context}} is missing"),
     ],
 )
 def test_mistake_is_told_with_file_dotted_path_and_remedy(

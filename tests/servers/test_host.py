@@ -12,7 +12,7 @@ from tests.runtime.helpers import GatedBackend, profile
 from voice_llm.errors import DrainingError, LoadingError, ModelFileError
 from voice_llm.runtime import Engine
 from voice_llm.servers.host import EngineHost, HostState
-from voice_llm.testing import FakeBackend
+from voice_llm.testing import FakeBackend, VirtualClock
 
 pytestmark = pytest.mark.unit
 
@@ -92,6 +92,27 @@ async def test_a_dead_engine_is_noticed_without_a_request() -> None:
         assert host.error is None
         with pytest.raises(LoadingError), host.admit():
             pass
+
+
+async def test_an_engine_that_is_stuck_is_given_up_after_a_while() -> None:
+    backend, clock = GatedBackend(), VirtualClock()
+
+    async def load() -> Engine:
+        return await Engine.start(backend, profile(), clock=clock)
+
+    host = EngineHost(load, profile_name="test", give_up_s=0.0)
+    host.start()
+    engine = await host.wait_ready()
+    async with engine.open_call() as call:
+        backend.hold()
+        reply = call.generate([{"role": "user", "content": "Hello?"}])
+        await backend.held()
+        assert not host.failed.is_set()
+        clock.advance(3600)
+        await asyncio.wait_for(host.failed.wait(), 20)
+        backend.release()
+        reply.cancel()
+    await host.close()
 
 
 async def test_closing_while_loading_ends_the_load_and_whoever_waits() -> None:

@@ -111,13 +111,18 @@ class EngineOptions:
             ConfigError: A profile's, variable's or option's value is not allowed.
         """
         profile = Settings().apply(Profile.load(self.profile))
-        return profile.model_copy(update={"engine": profile.engine.replace(**self._engine_fields())})
+        return profile.model_copy(update={"engine": profile.engine.replace(**self.engine_fields())})
 
     async def load(self, profile: Profile, **options: Any) -> Engine:
         """Load the engine of a settled profile; ``options`` are further ones of ``Engine.load``."""
         return await Engine.load(profile, model=self.model, **options)
 
-    def _engine_fields(self) -> dict[str, Any]:
+    def engine_fields(self) -> dict[str, Any]:
+        """Return these options as fields of ``EngineConfig``; None where the command line says nothing.
+
+        Raises:
+            ConfigError: A value is not allowed.
+        """
         return {
             "sequences": self.calls,
             "context_per_call": self.context_per_call,

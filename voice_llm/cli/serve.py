@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.console import Console
 from ..config import Profile, ServerConfig, Settings
 from ..errors import ConfigError
 from ..runtime import Engine
+from ..servers.supervisor import ENGINE_DIED, SUPERVISED, Supervisor, this_command
 from .exit_codes import ExitCode, exit_code_of
 from .options import (
     DEFAULT_PROFILE,
@@ -31,13 +33,14 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..servers.app import Ports
+    from ..servers.app import App, Ports
 
 __all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
 
-_SERVER = "Server"
+_SERVER: Final = "Server"
+_LAST_WORDS_S: Final = 5.0
 
 HostOption = Annotated[
     str | None,
@@ -96,7 +99,8 @@ def serve(
 
       voice-llm serve --profile smollm2_135m_demo --calls 16 --host 0.0.0.0
     """
-    config = Settings().server(
+    settings = Settings()
+    config = settings.server(
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
@@ -114,26 +118,38 @@ def serve(
         kv=kv,
     )
     served = options.settled_profile()  # what is wrong with it is said before anything is started
-    _set_up_logging(as_json=as_json)
-    supervised = os.environ.get("VOICE_LLM_SUPERVISED") == "1"
+    _set_up_logging(settings, as_json=as_json)
+    _warn_of_open_doors(config)
+    supervised = os.environ.get(SUPERVISED) == "1"
     if supervise and not supervised:
-        raise typer.Exit(_supervise())
+        raise typer.Exit(Supervisor(this_command(*sys.argv[1:])).run())
     raise typer.Exit(asyncio.run(_serve(options, served, config, quiet=as_json, supervised=supervised)))
 
 
-def _supervise() -> int:
-    from ..servers.supervisor import Supervisor, this_command
-
-    return Supervisor(this_command(*sys.argv[1:])).run()
-
-
-def _set_up_logging(*, as_json: bool) -> None:
+def _set_up_logging(settings: Settings, *, as_json: bool) -> None:
     try:
         from ..servers.logs import set_up_logging
     except ImportError as e:
-        raise ConfigError(f"{e.name} is not installed; run: pip install 'pipecat-voice-llm[server]'") from e
-    level = logging.getLogger().level
-    set_up_logging(min(level, logging.INFO), json=as_json or not sys.stderr.isatty())
+        raise _not_installed(e) from e
+    level = logging.getLogger().level  # by -v, or the environment
+    if settings.origin_of("log_level") is None:
+        level = min(level, logging.INFO)
+    set_up_logging(level, json=as_json or not sys.stderr.isatty())
+
+
+def _warn_of_open_doors(config: ServerConfig) -> None:
+    if config.is_loopback:
+        return
+    if config.api_keys is None:
+        logger.warning(
+            "HTTP and WebSocket listen on %s and ask for no key: set LLM_LLAMA_SERVICE_API_KEYS", config.host
+        )
+    if config.tls is None:
+        logger.warning("gRPC listens on %s without TLS: set the certificate files (see .env.example)", config.host)
+
+
+def _not_installed(error: ImportError) -> ConfigError:
+    return ConfigError(f"{error.name} is not installed; run: pip install 'pipecat-voice-llm[server]'")
 
 
 async def _serve(
@@ -144,7 +160,7 @@ async def _serve(
         from ..servers.host import EngineHost
         from ..servers.metrics import PrometheusObserver
     except ImportError as e:
-        raise ConfigError(f"{e.name} is not installed; run: pip install 'pipecat-voice-llm[server]'") from e
+        raise _not_installed(e) from e
 
     observer = PrometheusObserver()
     began_s = time.monotonic()
@@ -163,20 +179,23 @@ async def _serve(
         stop, hurry = asyncio.Event(), asyncio.Event()
         with _told_to_stop(stop, hurry, supervised=supervised):
             wanted = await app.run(stop, hurry)
-        if wanted:
-            logger.info("stopped")
-            return ExitCode.DONE
-        return _status_of(host.error)
+        if not wanted and host.error is None:
+            await _leave_dead_engine(app)
     finally:
         await app.close()
+    if isinstance(host.error, Exception):
+        return exit_code_of(host.error)  # the log has said what it is
+    logger.info("stopped")
+    return ExitCode.DONE
 
 
-def _status_of(error: BaseException | None) -> int:
-    from ..servers.supervisor import ENGINE_DIED
-
-    if error is None:
-        return ENGINE_DIED
-    return exit_code_of(error) if isinstance(error, Exception) else ExitCode.FAILED
+async def _leave_dead_engine(app: App) -> None:
+    """End the process without waiting for a thread that may be stuck in native code."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_S):
+            await app.close()
+    logging.shutdown()
+    os._exit(ENGINE_DIED)
 
 
 class _told_to_stop:  # noqa: N801

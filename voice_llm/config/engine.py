@@ -36,6 +36,7 @@ class EngineConfig:
         kv_layout: "split" gives each call its own KV stream, "unified" lets all share their cells, "auto" chooses.
         kv_type: Number format of the KV cache; "q8_0" halves its memory and needs flash attention.
         swa_full: Keep the whole history of sliding-window layers instead of their window only.
+        kv_offload: Keep the KV cache in the accelerator's memory, where there is one, instead of the host's.
         use_mmap: Map the model file into memory instead of reading it.
         max_step_ms: Longest step that the scheduler plans; bounds how late a cancel or a new turn is seen.
         saved_state_bytes: Host memory for the saved states of shared prefixes.
@@ -56,6 +57,7 @@ class EngineConfig:
     kv_layout: KVLayout = "auto"
     kv_type: KVType = "f16"
     swa_full: bool = False
+    kv_offload: bool = True
     use_mmap: bool = True
     max_step_ms: float = 100.0
     saved_state_bytes: int = 256 * _MIB
@@ -67,7 +69,7 @@ class EngineConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise _refused(name, getattr(self, name), "one of " + ", ".join(map(repr, choices)))
-        for name in ("swa_full", "use_mmap"):
+        for name in ("swa_full", "kv_offload", "use_mmap"):
             if not isinstance(getattr(self, name), bool):
                 raise _refused(name, getattr(self, name), "true or false")
         _check_step_ms(self.max_step_ms)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError, NotFoundError
 from .engine import EngineConfig
 from .explain import dataclass_from, explain, parse_json_object, unknown
 from .sampling import SamplingParams
 
-__all__ = ["ModelSource", "Profile", "list_profiles", "profile_folder", "profile_schema"]
+__all__ = ["ModelSource", "Profile", "find_profile", "list_profiles", "profile_folder", "profile_schema"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+_RAG_PLACEHOLDERS: Final = ("{{rag_context}}", "{{user_prompt}}")
+_RAG_PROMPT: Final = "Information for this question:\n{{rag_context}}\n\nQuestion:\n{{user_prompt}}"
+_RAG_PROMPT_TURKISH: Final = "Bu soru için bilgiler:\n{{rag_context}}\n\nSoru:\n{{user_prompt}}"
 
 
 class ModelSource(BaseModel):
@@ -66,6 +69,8 @@ class Profile(BaseModel):
     """What every call begins with."""
     language: str = Field(default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")
     """BCP 47 code of the language that is spoken; it decides where sentences end."""
+    rag_prompt: str | None = None
+    """User turn of a ``GenerateStream`` request with RAG, its ``{{rag_context}}`` and ``{{user_prompt}}`` filled in."""
     chat_template: str | None = None
     """Jinja template used instead of the model file's own."""
     sampling: Annotated[SamplingParams, BeforeValidator(partial(dataclass_from, SamplingParams))] = SamplingParams()
@@ -74,6 +79,14 @@ class Profile(BaseModel):
     """How the model is loaded, where a flag or a variable does not say."""
     speaking_rate_chars_per_s: float = Field(default=15.0, gt=0, le=1000, allow_inf_nan=False)
     """Characters that the voice speaks in a second: how fast sent text is played."""
+
+    @field_validator("rag_prompt")
+    @classmethod
+    def _check_rag_prompt(cls, rag_prompt: str | None) -> str | None:
+        for placeholder in _RAG_PLACEHOLDERS:
+            if rag_prompt is not None and placeholder not in rag_prompt:
+                raise ConfigError(f"must hold {' and '.join(_RAG_PLACEHOLDERS)}; {placeholder} is missing")
+        return rag_prompt
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Self:
@@ -85,7 +98,7 @@ class Profile(BaseModel):
             NotFoundError: There is no such profile or file; the message lists those that there are.
             ConfigError: The file is wrong; the message names the file, the key and what is allowed.
         """
-        path = _find(name_or_path)
+        path = find_profile(name_or_path)
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -95,6 +108,12 @@ class Profile(BaseModel):
         except ValidationError as error:
             raise explain(error, cls, source=str(path)) from None
         return profile._anchored(path.resolve().parent)
+
+    @property
+    def rag_template(self) -> str:
+        """``rag_prompt``, or where that is None one in the profile's language: Turkish, else English."""
+        default = _RAG_PROMPT_TURKISH if self.language.partition("-")[0] == "tr" else _RAG_PROMPT
+        return default if self.rag_prompt is None else self.rag_prompt
 
     def _anchored(self, folder: Path) -> Self:
         if self.model.path is None:
@@ -119,7 +138,12 @@ def profile_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Profile.model_json_schema()}
 
 
-def _find(name_or_path: str | Path) -> Path:
+def find_profile(name_or_path: str | Path) -> Path:
+    """Return the file of a profile, given by name or path.
+
+    Raises:
+        NotFoundError: There is none; the message lists those that there are.
+    """
     if isinstance(name_or_path, Path) or name_or_path.endswith(".json") or "/" in name_or_path or "\\" in name_or_path:
         path = Path(name_or_path).expanduser()
         if not path.exists():

@@ -48,6 +48,7 @@ class EngineHost:
         load: Makes the engine.
         profile_name: What it is loaded with.
         observer: Is told what happens at the edges.
+        give_up_s: How long a stalled engine is waited for, since only a new process is of use then.
 
     Attributes:
         profile_name: What the engine is loaded with.
@@ -56,7 +57,12 @@ class EngineHost:
     """
 
     def __init__(
-        self, load: Callable[[], Awaitable[Engine]], *, profile_name: str, observer: Observer | None = None
+        self,
+        load: Callable[[], Awaitable[Engine]],
+        *,
+        profile_name: str,
+        observer: Observer | None = None,
+        give_up_s: float = 60.0,
     ) -> None:
         self.profile_name = profile_name
         self.observer = observer or Observer()
@@ -64,6 +70,7 @@ class EngineHost:
         self.error: BaseException | None = None
         """Why it failed."""
         self._load = load
+        self._give_up_s = give_up_s
         self._state = HostState.LOADING
         self._engine: Engine | None = None
         self._lent = 0
@@ -170,9 +177,14 @@ class EngineHost:
         await self._watch(self._engine)
 
     async def _watch(self, engine: Engine) -> None:
-        """See a dead engine, which no request might ever meet. A stalled one may yet come back."""
+        """See a dead engine, which no request might ever meet, and one that is stuck in native code."""
+        healthy_s = asyncio.get_running_loop().time()
         while self._state in (HostState.READY, HostState.DRAINING):
-            if not engine.is_alive:
+            now_s = asyncio.get_running_loop().time()
+            if engine.health().healthy:
+                healthy_s = now_s
+            if not engine.is_alive or now_s - healthy_s > self._give_up_s:
+                logger.error("the engine cannot be used any more: %s", engine.health().detail)
                 self._fail(None)
                 return
             await asyncio.sleep(_LOOK_EVERY_S)

@@ -291,6 +291,7 @@ def _create_context(model: LlamaModel, config: EngineConfig, batch_tokens: int, 
     params.type_k = params.type_v = _GGML_TYPES[config.kv_type]
     params.kv_unified = config.kv_layout == "unified"
     params.swa_full = config.swa_full
+    params.offload_kqv = config.kv_offload
     params.no_perf = True
     last_errors()
     context = api.llama_init_from_model(model.pointer, params)
