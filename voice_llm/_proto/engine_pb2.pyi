@@ -1,4 +1,3 @@
-from google.protobuf import struct_pb2 as _struct_pb2
 from . import call_pb2 as _call_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -12,18 +11,18 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("profile", "model_id", "context_per_call", "open_calls", "max_calls")
+    __slots__ = ("profile", "healthy", "open_calls", "max_calls", "max_command_bytes")
     PROFILE_FIELD_NUMBER: _ClassVar[int]
-    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
-    CONTEXT_PER_CALL_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_FIELD_NUMBER: _ClassVar[int]
     OPEN_CALLS_FIELD_NUMBER: _ClassVar[int]
     MAX_CALLS_FIELD_NUMBER: _ClassVar[int]
-    profile: _struct_pb2.Struct
-    model_id: str
-    context_per_call: int
+    MAX_COMMAND_BYTES_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    healthy: bool
     open_calls: int
     max_calls: int
-    def __init__(self, profile: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., model_id: _Optional[str] = ..., context_per_call: _Optional[int] = ..., open_calls: _Optional[int] = ..., max_calls: _Optional[int] = ...) -> None: ...
+    max_command_bytes: int
+    def __init__(self, profile: _Optional[str] = ..., healthy: _Optional[bool] = ..., open_calls: _Optional[int] = ..., max_calls: _Optional[int] = ..., max_command_bytes: _Optional[int] = ...) -> None: ...
 
 class CallCommand(_message.Message):
     __slots__ = ("open", "prefill", "generate", "cancel")
@@ -50,34 +49,36 @@ class Prompt(_message.Message):
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     RAG_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
-    messages: _struct_pb2.ListValue
+    messages: str
     rag_context: str
-    tools: _struct_pb2.ListValue
-    def __init__(self, messages: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., rag_context: _Optional[str] = ..., tools: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ...) -> None: ...
+    tools: str
+    def __init__(self, messages: _Optional[str] = ..., rag_context: _Optional[str] = ..., tools: _Optional[str] = ...) -> None: ...
 
 class Prefill(_message.Message):
-    __slots__ = ("request_id", "prompt", "open_ended")
+    __slots__ = ("request_id", "prompt", "open_ended", "age_s")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     OPEN_ENDED_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     prompt: Prompt
     open_ended: bool
-    def __init__(self, request_id: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., open_ended: _Optional[bool] = ...) -> None: ...
+    age_s: float
+    def __init__(self, request_id: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., open_ended: _Optional[bool] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class Generate(_message.Message):
-    __slots__ = ("request_id", "prompt", "params", "tool_choice", "seed")
+    __slots__ = ("request_id", "prompt", "params", "tool_choice", "age_s")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
-    SEED_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     prompt: Prompt
-    params: _struct_pb2.Struct
+    params: str
     tool_choice: str
-    seed: int
-    def __init__(self, request_id: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tool_choice: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+    age_s: float
+    def __init__(self, request_id: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., params: _Optional[str] = ..., tool_choice: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("request_id", "reason")
@@ -103,17 +104,19 @@ class CallEvent(_message.Message):
     text_delta: str
     sentence_chunk: SentenceChunk
     thought: str
-    tool_call: _call_pb2.ToolCall
+    tool_call: RequestedTool
     finished: Finished
     prefilled: Prefilled
     error: RequestError
-    def __init__(self, request_id: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., text_delta: _Optional[str] = ..., sentence_chunk: _Optional[_Union[SentenceChunk, _Mapping]] = ..., thought: _Optional[str] = ..., tool_call: _Optional[_Union[_call_pb2.ToolCall, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ..., error: _Optional[_Union[RequestError, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., text_delta: _Optional[str] = ..., sentence_chunk: _Optional[_Union[SentenceChunk, _Mapping]] = ..., thought: _Optional[str] = ..., tool_call: _Optional[_Union[RequestedTool, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ..., error: _Optional[_Union[RequestError, _Mapping]] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("call_id",)
+    __slots__ = ("call_id", "tenant")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     call_id: str
-    def __init__(self, call_id: _Optional[str] = ...) -> None: ...
+    tenant: str
+    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class SentenceChunk(_message.Message):
     __slots__ = ("index", "text", "final")
@@ -124,6 +127,16 @@ class SentenceChunk(_message.Message):
     text: str
     final: bool
     def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., final: _Optional[bool] = ...) -> None: ...
+
+class RequestedTool(_message.Message):
+    __slots__ = ("tool_call_id", "name", "arguments")
+    TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    tool_call_id: str
+    name: str
+    arguments: str
+    def __init__(self, tool_call_id: _Optional[str] = ..., name: _Optional[str] = ..., arguments: _Optional[str] = ...) -> None: ...
 
 class OptionalTimings(_message.Message):
     __slots__ = ("queue_ms", "prefill_ms", "first_token_ms", "first_chunk_ms", "total_ms")
@@ -160,13 +173,27 @@ class Prefilled(_message.Message):
     def __init__(self, usage: _Optional[_Union[_call_pb2.Usage, _Mapping]] = ..., prefill_ms: _Optional[float] = ..., complete: _Optional[bool] = ...) -> None: ...
 
 class RequestError(_message.Message):
-    __slots__ = ("code", "message", "param", "retry_after_s")
+    __slots__ = ("code", "message", "param", "retry_after_s", "context_too_long", "engine_dead")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     PARAM_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_TOO_LONG_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_DEAD_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     param: str
     retry_after_s: float
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., param: _Optional[str] = ..., retry_after_s: _Optional[float] = ...) -> None: ...
+    context_too_long: ContextTooLong
+    engine_dead: bool
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., param: _Optional[str] = ..., retry_after_s: _Optional[float] = ..., context_too_long: _Optional[_Union[ContextTooLong, _Mapping]] = ..., engine_dead: _Optional[bool] = ...) -> None: ...
+
+class ContextTooLong(_message.Message):
+    __slots__ = ("prompt_tokens", "max_tokens", "context_tokens")
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    prompt_tokens: int
+    max_tokens: int
+    context_tokens: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., context_tokens: _Optional[int] = ...) -> None: ...

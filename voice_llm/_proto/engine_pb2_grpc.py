@@ -57,7 +57,7 @@ class EngineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def HoldCall(self, request_iterator, context):
-        """One stream is one call: it begins with open and is closed with the stream.
+        """One stream is one call: it begins with open, and the call is closed with the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

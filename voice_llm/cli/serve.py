@@ -118,6 +118,7 @@ def serve(
         kv=kv,
     )
     served = options.settled_profile()  # what is wrong with it is said before anything is started
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it prints a line for each client when it stops
     _set_up_logging(settings, as_json=as_json)
     _warn_of_open_doors(config)
     supervised = os.environ.get(SUPERVISED) == "1"

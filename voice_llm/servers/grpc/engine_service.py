@@ -1,0 +1,134 @@
+"""EngineService: the engine's own face over gRPC, for ``RemoteEngine``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from pathlib import PurePath
+from typing import Any, Final
+
+import grpc
+
+from ..._proto import engine_pb2 as pb
+from ...config import Profile
+from ...errors import AtCapacityError, InvalidRequestError, VoiceLLMError
+from ...runtime import Call, Engine
+from ..edge import Edge
+from ..identity import Identity
+from .engine_call import Command, HeldCall
+from .peer import Context, identity_of
+from .rpc import parser, rpc, send
+
+__all__ = ["EngineService", "add_to"]
+
+
+def add_to(server: grpc.aio.Server, edge: Edge) -> None:
+    """Serve the engine's own face on a gRPC server."""
+    service = EngineService(edge)
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Describe": grpc.unary_unary_rpc_method_handler(
+            service.describe,
+            request_deserializer=parser(pb.DescribeRequest),
+            response_serializer=pb.DescribeResponse.SerializeToString,
+        ),
+        "HoldCall": grpc.stream_stream_rpc_method_handler(
+            service.hold_call,
+            request_deserializer=parser(pb.CallCommand),
+            response_serializer=pb.CallEvent.SerializeToString,
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, methods),))
+
+
+class EngineService:
+    """Lends calls to programs elsewhere: pinned ones, each for as long as its stream lives.
+
+    Args:
+        edge: What all servers share.
+    """
+
+    name: Final = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._held: Counter[str] = Counter()
+
+    async def describe(
+        self, request: pb.DescribeRequest | InvalidRequestError, context: Context
+    ) -> pb.DescribeResponse | None:
+        """Say what runs here; every error becomes the RPC's status."""
+        async with rpc(self._edge, context, "Describe") as trace:
+            trace.identify(tenant=identity_of(context, self._edge.authenticator).tenant)
+            if isinstance(request, InvalidRequestError):
+                raise request
+            engine = self._edge.host.require()
+            health = engine.health()
+            return pb.DescribeResponse(
+                profile=_public(engine.profile).model_dump_json(),
+                healthy=health.healthy,
+                open_calls=health.open_calls,
+                max_calls=health.max_calls,
+                max_command_bytes=self._edge.config.max_request_bytes,
+            )
+        return None
+
+    async def hold_call(self, commands: AsyncIterator[Command], context: Context) -> None:
+        """Hold one call for as long as commands can come; an error before it is open becomes the RPC's status."""
+        async with rpc(self._edge, context, "HoldCall") as trace:
+            identity = identity_of(context, self._edge.authenticator)
+            trace.identify(tenant=identity.tenant)
+            opening = await _opening(commands)
+            async with self._opened(identity, opening) as (engine, call):
+                trace.identify(call_id=call.call_id)
+                await send(context, pb.CallEvent(opened=pb.Opened(call_id=call.call_id, tenant=call.tenant)))
+                async with aclosing(HeldCall(engine, call, self._edge.config).events(commands)) as events:
+                    async for event in events:
+                        await send(context, event)
+
+    @asynccontextmanager
+    async def _opened(self, identity: Identity, opening: pb.Open) -> AsyncIterator[tuple[Engine, Call]]:
+        with ExitStack() as admission:
+            try:
+                engine = admission.enter_context(self._edge.host.admit())
+                admission.enter_context(self._counted(identity.tenant))
+                call = await engine.open_call(
+                    call_id=opening.call_id or None, tenant=identity.tenant, one_shot=opening.one_shot
+                )
+            except VoiceLLMError as e:
+                self._edge.host.observer.call_refused(e.code)
+                raise
+            async with call:
+                yield engine, call
+
+    @contextmanager
+    def _counted(self, tenant: str) -> Iterator[None]:
+        limit = self._edge.config.max_calls_per_tenant
+        if limit is not None and self._held[tenant] >= limit:
+            raise AtCapacityError(f"the tenant has {limit} calls open, as many as it may")
+        self._held[tenant] += 1
+        try:
+            yield
+        finally:
+            self._held[tenant] -= 1
+            if not self._held[tenant]:
+                del self._held[tenant]
+
+
+async def _opening(commands: AsyncIterator[Command]) -> pb.Open:
+    async for command in commands:
+        if isinstance(command, InvalidRequestError):
+            raise command
+        if command.HasField("open"):
+            opening: pb.Open = command.open
+            return opening
+        break
+    raise InvalidRequestError("the first command must be open", param="open")
+
+
+def _public(profile: Profile) -> Profile:
+    """Leave out where on this machine the model lies."""
+    if profile.model.path is None:
+        return profile
+    model = profile.model.model_copy(update={"path": PurePath(profile.model.path).name})
+    return profile.model_copy(update={"model": model})

@@ -1,0 +1,66 @@
+"""Who is at the other end of an RPC, and what its metadata says."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+import grpc
+
+from ..auth import TENANT_HEADER, Authenticator
+from ..identity import Identity
+
+__all__ = ["Context", "identity_of", "is_loopback", "metadata_of"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_NAMES: Final = ("x509_common_name", "x509_subject_alternative_name")
+
+
+def metadata_of(context: Context) -> dict[str, str]:
+    """Return the metadata that is text; of a name that comes twice, the first."""
+    found: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            found.setdefault(name, value)
+    return found
+
+
+def identity_of(context: Context, authenticator: Authenticator) -> Identity:
+    """Say who is asking, from the client's certificate or its metadata.
+
+    Raises:
+        UnauthenticatedError: See ``Authenticator.by_certificate``, also for the rest.
+        ForbiddenError: It may not ask in that tenant's name.
+        InvalidRequestError: That is no tenant's name.
+    """
+    metadata = metadata_of(context)
+    return authenticator.by_certificate(
+        names=_certified_names(context.auth_context()),
+        authorization=metadata.get("authorization"),
+        tenant=metadata.get(TENANT_HEADER),
+        loopback=is_loopback(context.peer()),
+    )
+
+
+def is_loopback(peer: str) -> bool:
+    """Whether a peer, as gRPC writes it (``ipv4:127.0.0.1:50000``), is on this machine."""
+    kind, _, address = unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return kind in ("unix", "unix-abstract")
+    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        parsed = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def _certified_names(auth: Mapping[str, Any]) -> list[str] | None:
+    """Return what the client's certificate names, the common name first; None where the connection is plain text."""
+    if auth.get("transport_security_type") != [b"ssl"]:
+        return None
+    return [name.decode("utf-8", "replace") for kind in _NAMES for name in auth.get(kind, ())]
