@@ -38,8 +38,8 @@ ALLOWED = {
     "servers": EDGES | {"_proto"},
     "pipecat": EDGES | {"remote"},
     "simulator": EDGES | {"remote"},
-    "cli": EDGES | {"remote", "servers", "simulator", "testing"},
-    "__init__": EDGES,
+    "cli": EDGES | {"remote", "servers", "simulator", "testing", "_proto"},
+    "__init__": EDGES | {"remote"},
     "__main__": {"cli"},
 }
 

@@ -205,7 +205,7 @@ class TestProfile:
             ("PHYSICAL_BATCH_SIZE", "0", "from 1 to"),
             ("THREADS_BATCH", "1.5", "a whole number"),
             ("DEFAULT_TEMPERATURE", "hot", "must be a number"),
-            ("DEFAULT_TEMPERATURE", "nan", "must be a number"),
+            ("DEFAULT_TEMPERATURE", "nan", "must be between"),
             ("DEFAULT_TEMPERATURE", "11", "between 0 and 10"),
             ("DEFAULT_MAX_TOKENS", "0", "between 1 and"),
             ("DEFAULT_TOP_K", "1.5", "a whole number"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -47,14 +46,15 @@ class SamplingParams:
         object.__setattr__(self, "stop", _as_tuple(self.stop))
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise InvalidRequestError(f"{name} must be a number, not {value!r}", param=name)
             if not low <= value <= high:
                 raise InvalidRequestError(f"{name} must be between {low} and {high}, not {value!r}", param=name)
         for name in ("max_tokens", "top_k"):
             if not isinstance(getattr(self, name), int):
                 raise InvalidRequestError(f"{name} must be a whole number, not {getattr(self, name)!r}", param=name)
-        if self.seed is not None and not (isinstance(self.seed, int) and -(2**63) <= self.seed < 2**63):
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if self.seed is not None and not (whole and -(2**63) <= self.seed < 2**63):
             raise InvalidRequestError(f"seed must be a 64-bit whole number, not {self.seed!r}", param="seed")
         if not all(isinstance(s, str) and s for s in self.stop):
             raise InvalidRequestError("stop strings must be strings and not empty", param="stop")
