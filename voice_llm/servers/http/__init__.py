@@ -1,0 +1,5 @@
+"""The OpenAI-compatible HTTP interface."""
+
+from .server import HttpServer
+
+__all__ = ["HttpServer"]
