@@ -7,9 +7,14 @@
     python pipelines/phone_assistant.py -t webrtc          # talk to it in a browser (pip install "pipecat-ai[webrtc]")
     pipecat eval run scenario.yaml --bot-url ws://localhost:7860/ws
 
+With VOICE_LLM_ENDPOINT the language model is that of a `voice-llm serve`, here or on another machine.
 All calls of the process share one engine, one Whisper and one Piper (GPL-3.0). Environment variables, all optional:
 
 ==============================  ========================================================================
+VOICE_LLM_ENDPOINT              host:port of a `voice-llm serve` whose engine is used, instead of loading a model here;
+                                its profile and its LLM_* variables hold then, and not those of this process
+VOICE_LLM_CLIENT_CERT_PATH      Certificate for a server with mutual TLS; likewise VOICE_LLM_CLIENT_KEY_PATH, its key,
+                                and GRPC_TLS_CA_PATH, who signs the server's. Or VOICE_LLM_API_KEY, for one with keys
 VOICE_LLM_PROFILE               Profile of the language model (smollm2_135m_demo)
 LLM_LLAMA_SERVICE_MODEL_PATH    A GGUF file instead of the profile's; likewise _THREADS, _GPU_LAYERS and so on
 VOICE_LLM_RAG_CONTEXT           Text file with what it knows (demo/insurance_context.txt)
@@ -69,6 +74,7 @@ from voice_llm.config import Profile, Settings
 from voice_llm.pipecat import EarlyPrefill, PassthroughAggregator, VoiceLLMService, eager_turn_strategies
 from voice_llm.pipecat.call_log import CallLog
 from voice_llm.pipecat.speech import LocalPiperTTS, LocalWhisperSTT, SharedPiper, SharedWhisper
+from voice_llm.remote import EngineFace, connect_from_environment
 
 FACTS = Path(__file__).parent / "demo" / "insurance_context.txt"
 TELEPHONY = ("twilio", "telnyx", "plivo", "exotel")
@@ -101,14 +107,24 @@ SILENCE_S = 1.5
 class Parts:
     """What is loaded once, for all calls."""
 
-    engine: Engine
+    engine: EngineFace
     whisper: SharedWhisper
     piper: SharedPiper
     facts: str
 
 
+async def load_engine() -> EngineFace:
+    """Use the engine that VOICE_LLM_ENDPOINT names, or load one."""
+    if (engine := await connect_from_environment()) is not None:
+        logger.info("using the language model of {}", engine.endpoint)
+        return engine
+    logger.info("loading the language model")
+    profile = await asyncio.to_thread(Profile.load, option("PROFILE", "smollm2_135m_demo"))
+    return await Engine.load(Settings().apply(profile))
+
+
 async def load_parts() -> Parts:
-    """Load the three models."""
+    """Load the three models, or the two of speech where the language model runs elsewhere."""
     device = option("SPEECH_DEVICE", "cpu")
     whisper_threads, piper_threads = int(option("WHISPER_THREADS", "1")), int(option("PIPER_THREADS", "2"))
     facts = await asyncio.to_thread(Path(option("RAG_CONTEXT", str(FACTS))).read_text, encoding="utf-8")
@@ -120,15 +136,13 @@ async def load_parts() -> Parts:
         ),
         SharedPiper.load(option("PIPER") or None, device=device, threads=piper_threads),
     )
-    logger.info("loading the language model")
-    profile = await asyncio.to_thread(Profile.load, option("PROFILE", "smollm2_135m_demo"))
-    engine = await Engine.load(Settings().apply(profile))
+    engine = await load_engine()
     await language_model(engine, facts).warm_up()  # the first call, too, finds the facts computed
     logger.info("ready for calls")
     return Parts(engine, whisper, piper, facts)
 
 
-def language_model(engine: Engine, facts: str) -> VoiceLLMService:
+def language_model(engine: EngineFace, facts: str) -> VoiceLLMService:
     """Return the service of one call."""
     settings = VoiceLLMService.Settings(rag_context=facts)
     if temperature := option("TEMPERATURE"):

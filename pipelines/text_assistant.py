@@ -3,6 +3,7 @@
 ::
 
     python pipelines/text_assistant.py
+    VOICE_LLM_ENDPOINT=127.0.0.1:16071 python pipelines/text_assistant.py    # on the engine of a `voice-llm serve`
     pipecat eval run scenario.yaml --bot-url ws://localhost:7860/ws
 """
 
@@ -23,14 +24,21 @@ from pipecat.workers.runner import WorkerRunner
 
 from voice_llm import Engine
 from voice_llm.pipecat import VoiceLLMService
+from voice_llm.remote import EngineFace, connect_from_environment
 
-loading: asyncio.Task[Engine] | None = None
+loading: asyncio.Task[EngineFace] | None = None
+
+
+async def load_engine() -> EngineFace:
+    """Use the engine that VOICE_LLM_ENDPOINT names, or load one."""
+    return await connect_from_environment() or await Engine.load("smollm2_135m_demo")
 
 
 async def bot(runner_args: RunnerArguments) -> None:
-    """Hold one conversation; the model is loaded with the first, for all."""
+    """Hold one conversation; the engine is made with the first, for all."""
     global loading
-    loading = loading or asyncio.create_task(Engine.load("smollm2_135m_demo"))
+    if loading is None or (loading.done() and loading.exception() is not None):
+        loading = asyncio.create_task(load_engine())
     engine = await asyncio.shield(loading)
 
     transport = await create_transport(runner_args, {"eval": EvalTransportParams})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,7 @@ import voice_llm
 
 pytestmark = pytest.mark.unit
 
+ON_DEMAND = {"RemoteEngine"}
 PACKAGES = ["voice_llm", *(m.name for m in pkgutil.walk_packages(voice_llm.__path__, "voice_llm.") if m.ispkg)]
 
 
@@ -30,7 +33,19 @@ def test_the_package_promises_all_that_it_shows_and_in_order() -> None:
         for name, value in vars(voice_llm).items()
         if not name.startswith("_") and not isinstance(value, type(voice_llm))
     }
-    assert voice_llm.__all__ == sorted(shown)
+    assert voice_llm.__all__ == sorted(shown | ON_DEMAND)
+
+
+def test_what_needs_an_extra_is_imported_when_it_is_first_asked_for() -> None:
+    """The package itself works without gRPC, also where something asks for a name that is not there."""
+    script = """
+import sys, voice_llm, voice_llm.remote
+assert not hasattr(voice_llm, "RemoteEngin")
+assert "grpc" not in sys.modules
+assert voice_llm.RemoteEngine.__name__ == "RemoteEngine"
+assert "grpc" in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
 def test_the_words_of_an_engine_are_at_the_top() -> None:

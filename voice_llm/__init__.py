@@ -7,6 +7,7 @@ Example:
 """
 
 import logging
+import typing
 
 from .config import EngineConfig, Profile, SamplingParams
 from .errors import VoiceLLMError
@@ -14,6 +15,9 @@ from .events import Finished, FinishReason, Prefilled, SentenceChunk, TextDelta,
 from .prompt import Tool
 from .runtime import Call, Engine, ReplyStream
 from .session import CallSession
+
+if typing.TYPE_CHECKING:
+    from .remote import RemoteEngine
 
 __all__ = [
     "Call",
@@ -24,6 +28,7 @@ __all__ = [
     "Finished",
     "Prefilled",
     "Profile",
+    "RemoteEngine",
     "ReplyStream",
     "SamplingParams",
     "SentenceChunk",
@@ -37,3 +42,12 @@ __all__ = [
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> object:
+    """Import ``RemoteEngine``, which needs the extra ``remote``, when it is first asked for."""
+    if name == "RemoteEngine":
+        from .remote import RemoteEngine
+
+        return RemoteEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

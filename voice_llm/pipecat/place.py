@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ..errors import WrongStateError
-from ..runtime import Call, Engine
+from ..remote.face import CallFace, EngineFace
 
 __all__ = ["Place"]
 
@@ -19,16 +19,16 @@ class Place:
         call_id: Its name; a random one by default.
     """
 
-    def __init__(self, engine: Engine, *, tenant: str, call_id: str | None) -> None:
+    def __init__(self, engine: EngineFace, *, tenant: str, call_id: str | None) -> None:
         self._engine = engine
         self._tenant = tenant
         self._call_id = call_id
-        self._call: Call | None = None
+        self._call: CallFace | None = None
         self._opening: asyncio.Future[None] | None = None
         self.given_back = False
         """Whether it is gone for good."""
 
-    async def take(self) -> Call:
+    async def take(self) -> CallFace:
         """Return the call. Who gives up waiting does not stop it from being opened for the next.
 
         Raises:

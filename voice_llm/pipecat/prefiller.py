@@ -10,7 +10,7 @@ from typing import Any
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from ..errors import VoiceLLMError
-from ..runtime import Call
+from ..remote.face import CallFace
 from .adapter import VoiceLLMInvocationParams
 from .conversation import Conversation
 
@@ -35,7 +35,7 @@ class Prefiller:
         conversation: Conversation,
         *,
         params_of: Callable[[LLMContext], Awaitable[VoiceLLMInvocationParams]],
-        ready_call: Callable[[], Awaitable[Call]],
+        ready_call: Callable[[], Awaitable[CallFace]],
         rag_context: Callable[[], str | None],
         create_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:

@@ -1,4 +1,4 @@
-"""VoiceLLMService: an engine of this process as a Pipecat language-model service."""
+"""VoiceLLMService: an engine, of this process or another, as a Pipecat language-model service."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ from pipecat.utils.types import assert_given
 
 from ..errors import VoiceLLMError
 from ..events import FinishReason, SentenceChunk, TextDelta, Thought, ToolCall, Usage
-from ..runtime import Engine, ReplyStream
+from ..remote.face import EngineFace
+from ..runtime import ReplyStream
 from .adapter import VoiceLLMAdapter, VoiceLLMInvocationParams
 from .conversation import Conversation
 from .failures import category_of, is_permanent
@@ -58,7 +59,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
     off, and what is already known of the next turn is computed while nobody waits.
 
     Args:
-        engine: The engine; it is not closed by the service.
+        engine: The engine, an ``Engine`` or a ``RemoteEngine``; it is not closed by the service.
         settings: What differs from the profile. ``system_instruction`` comes after the profile's system prompt.
         chunks: Push speakable clauses and sentences, each as one ``LLMTextFrame``, for ``PassthroughAggregator``;
             otherwise text as it is generated, which a TTS splits itself.
@@ -77,7 +78,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
     def __init__(
         self,
         *,
-        engine: Engine,
+        engine: EngineFace,
         settings: VoiceLLMSettings | None = None,
         chunks: bool = False,
         tenant: str = "default",
