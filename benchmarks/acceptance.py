@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import equality, event_loop, latency, phone_calls, pipecat_text, throughput
+from . import equality, event_loop, hostile, latency, phone_calls, pipecat_text, serving, streaming, throughput
 from .common import Proof, machine
 from .tables import write_readme
 
@@ -31,6 +31,10 @@ _PROOFS: dict[str, Callable[[], Awaitable[list[Proof]]]] = {
     "event-loop": event_loop.eight_bots,
     "pipecat-text": pipecat_text.first_text,
     "phone-calls": phone_calls.voice_to_voice,
+    "streaming": streaming.token_path,
+    "hostile": hostile.two_hundred,
+    "abort": serving.abort,
+    "killed-client": serving.killed_client,
 }
 
 

@@ -32,6 +32,14 @@ _SHOWN = {
         f"p50 {f['ratio_p50']:.2f} ({f['voice_llm']['voice_to_voice_p50_ms']:.0f} ms against "
         f"{f['stock']['voice_to_voice_p50_ms']:.0f} ms), p90 {f['ratio_p90']:.2f}"
     ),
+    "streaming_together": lambda f: _token_path(f),
+    "streaming_staggered": lambda f: _token_path(f),
+    "hostile_clients": lambda f: (
+        f"{f['connections']} connections, {len(f['lost'])} of {f['healthy_turns']} turns lost, "
+        f"{f['memory_before_mib']:.0f} MiB before and {f['memory_after_mib']:.0f} after"
+    ),
+    "abort": lambda f: f"{f['restart_s']:.1f} s, first start {f['first_start_s']:.1f} s",
+    "killed_client": lambda f: f"{f['cancel_ms']:.0f} ms, {f['prefilled_tokens']:.0f} tokens computed",
     "barge_in": lambda f: f"{max(f['stop_ms']):.0f} ms at most, median {statistics.median(f['stop_ms']):.0f} ms",
 }
 
@@ -49,6 +57,13 @@ _STAGES = {
 def _first_text(figures: dict[str, Any]) -> str:
     ours_ms, stock_ms = figures["first_text_p50_ms"], figures["stock_first_text_p50_ms"]
     return f"{figures['ratio']:.2f} ({ours_ms:.0f} ms against {stock_ms:.0f} ms)"
+
+
+def _token_path(figures: dict[str, Any]) -> str:
+    return (
+        f"p50 {figures['p50_ms']:.1f}, p95 {figures['p95_ms']:.1f} ms; "
+        f"{figures['server_cpu_s_per_1000']:.2f} s of CPU per 1,000 messages"
+    )
 
 
 def readme_block() -> str:

@@ -14,6 +14,7 @@ from voice_llm.config import Profile
 from voice_llm.config.profile import ModelSource
 from voice_llm.errors import BackendError
 from voice_llm.events import Finished, GenerateEvent, SentenceChunk, TextDelta
+from voice_llm.observer import Observer
 from voice_llm.runtime import Engine, ReplyStream
 from voice_llm.testing import FakeBackend
 
@@ -68,11 +69,12 @@ async def running(
     *,
     max_calls: int | None = None,
     clock: Callable[[], float] = time.monotonic,
+    observer: Observer | None = None,
     **options: Any,
 ) -> AsyncIterator[Engine]:
     """An engine that is closed at the end, and has then lost nothing: no sampler, no listener, no model."""
     backend = backend or FakeBackend()
-    engine = await Engine.start(backend, profile(**options), max_calls=max_calls, clock=clock)
+    engine = await Engine.start(backend, profile(**options), max_calls=max_calls, clock=clock, observer=observer)
     try:
         yield engine
     finally:

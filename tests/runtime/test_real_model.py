@@ -89,8 +89,7 @@ async def test_usage_is_what_the_backend_really_decoded(engine: Engine) -> None:
 
 async def settled(session: CallSession) -> None:
     """Wait until the prefill that follows a turn is done."""
-    if session._hinting is not None:
-        await session._hinting
+    await session._hints.wait()
 
 
 async def test_a_secret_of_one_tenant_reaches_no_other(engine: Engine) -> None:

@@ -60,15 +60,19 @@ async def test_its_turn_is_refused_where_all_places_are_taken() -> None:
 
 async def test_they_are_parked_before_calls_that_are_held() -> None:
     backend = FakeBackend(sequences=2)
-    async with running(backend, max_calls=3) as engine:
-        async with engine.open_call() as held, engine.open_call(soft=True) as soft, engine.open_call() as new:
-            await ask(held)
-            await ask(soft)
-            await ask(new)
-            again = await ask(held)
-            assert again.usage.prompt_tokens - again.usage.cached_tokens == 2
-            assert (await engine.stats()).batcher.parked == 1
-            assert soft._live.sequence is None
+    async with (
+        running(backend, max_calls=3) as engine,
+        engine.open_call() as held,
+        engine.open_call(soft=True) as soft,
+        engine.open_call() as new,
+    ):
+        await ask(held)
+        await ask(soft)
+        await ask(new)
+        again = await ask(held)
+        assert again.usage.prompt_tokens - again.usage.cached_tokens == 2
+        assert (await engine.stats()).batcher.parked == 1
+        assert soft._live.sequence is None
 
 
 async def test_their_number_is_bounded() -> None:

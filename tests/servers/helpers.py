@@ -37,10 +37,11 @@ async def edge_around(
     async def load() -> Engine:
         return await Engine.start(backend, chosen, max_calls=max_calls, observer=observer)
 
-    host = EngineHost(load, profile_name=chosen.name, observer=observer)
+    config = config or any_ports()
+    host = EngineHost(load, profile_name=chosen.name, observer=observer, max_per_tenant=config.max_calls_per_tenant)
     host.start()
     engine = await host.wait_ready()
-    edge = Edge.around(host, config or any_ports())
+    edge = Edge.around(host, config)
     try:
         yield edge
         await edge.close()

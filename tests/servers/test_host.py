@@ -35,12 +35,12 @@ async def hosting(backend: FakeBackend, *, gate: asyncio.Event | None = None) ->
 async def test_it_is_loading_until_the_engine_is_there() -> None:
     gate = asyncio.Event()
     async with hosting(FakeBackend(), gate=gate) as host:
-        with pytest.raises(LoadingError) as caught, host.admit():
+        with pytest.raises(LoadingError) as caught, host.admit("acme"):
             pass
         assert caught.value.retry_after_s > 0
         gate.set()
         engine = await host.wait_ready()
-        with host.admit() as lent:
+        with host.admit("acme") as lent:
             assert lent is engine
         assert host.state is HostState.READY
 
@@ -48,10 +48,10 @@ async def test_it_is_loading_until_the_engine_is_there() -> None:
 async def test_draining_takes_nothing_new_and_waits_for_what_is_under_way() -> None:
     async with hosting(FakeBackend()) as host:
         await host.wait_ready()
-        with host.admit():
+        with host.admit("acme"):
             drain = asyncio.ensure_future(host.drain(60))
             await asyncio.sleep(0)
-            with pytest.raises(DrainingError), host.admit():
+            with pytest.raises(DrainingError), host.admit("acme"):
                 pass
             assert not drain.done()
         assert await drain
@@ -60,7 +60,7 @@ async def test_draining_takes_nothing_new_and_waits_for_what_is_under_way() -> N
 async def test_draining_gives_up_in_time() -> None:
     async with hosting(FakeBackend()) as host:
         await host.wait_ready()
-        with host.admit():
+        with host.admit("acme"):
             assert not await host.drain(0.01)
 
 
@@ -74,7 +74,7 @@ async def test_an_engine_that_cannot_be_loaded_fails_the_host_and_those_who_wait
         await host.wait_ready()
     assert host.failed.is_set()
     assert host.state is HostState.FAILED
-    with pytest.raises(LoadingError), host.admit():
+    with pytest.raises(LoadingError), host.admit("acme"):
         pass
     await host.close()
 
@@ -90,7 +90,7 @@ async def test_a_dead_engine_is_noticed_without_a_request() -> None:
                     pass
         await asyncio.wait_for(host.failed.wait(), 20)
         assert host.error is None
-        with pytest.raises(LoadingError), host.admit():
+        with pytest.raises(LoadingError), host.admit("acme"):
             pass
 
 
@@ -128,5 +128,5 @@ async def test_closing_while_loading_ends_the_load_and_whoever_waits() -> None:
 async def test_repr_says_where_it_stands() -> None:
     async with hosting(FakeBackend()) as host:
         await host.wait_ready()
-        with host.admit():
+        with host.admit("acme"):
             assert repr(host) == "<EngineHost test [ready | lent: 1]>"

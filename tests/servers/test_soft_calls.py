@@ -30,10 +30,10 @@ async def keeping(
     async def load() -> Engine:
         return await Engine.start(backend or FakeBackend(), profile())
 
-    host = EngineHost(load, profile_name="test")
+    host = EngineHost(load, profile_name="test", max_per_tenant=max_per_tenant)
     host.start()
     engine = await host.wait_ready()
-    calls = SoftCalls(host, idle_s=idle_s, max_per_tenant=max_per_tenant)
+    calls = SoftCalls(host, idle_s=idle_s)
     try:
         yield calls, engine
         await calls.close()

@@ -66,31 +66,38 @@ def test_a_report_that_makes_no_sense_means_that_nothing_was_heard() -> None:
     assert heard.heard() == "One. "
 
 
-def test_a_reply_that_nobody_heard_leaves_no_message() -> None:
-    """Two messages of the caller then follow each other."""
-    history = History("Be brief.")
-    history.caller_said("Hello?")
-    history.assistant_said("  ")
-    history.caller_said("Are you there?")
-    assert [m.role for m in history.messages] == ["system", "user", "user"]
+def question(text: str) -> Message:
+    return Message("user", text)
 
 
-def test_correcting_the_last_reply_keeps_what_was_heard_only() -> None:
+def test_reply_takes_the_place_of_what_was_said_to_the_same_question() -> None:
     """The correction comes after the reply was complete."""
     history = History()
-    history.caller_said("Hi")
-    history.assistant_said("Good morning. How can I help?")
-    history.correct_last_reply("Good morning.")
-    assert history.messages[-1] == Message("assistant", "Good morning.")
-    history.caller_said("Wait")
-    history.correct_last_reply("something else")
-    assert history.messages[-1] == Message("user", "Wait"), "nothing is corrected once the caller has spoken"
+    hello = question("Hi")
+    history.add(hello)
+    history.answer(hello, [Message("assistant", "Good morning. How can I help?")])
+    history.answer(hello, [Message("assistant", "Good morning.")])
+    assert history.messages == [hello, Message("assistant", "Good morning.")]
+    history.answer(hello, [])
+    assert history.messages == [hello]
+
+
+def test_nothing_is_corrected_once_the_caller_has_spoken() -> None:
+    """Even where the caller said the very same words again."""
+    history = History("Be brief.")
+    first, second = question("Hi"), question("Hi")
+    history.add(first)
+    history.add(second)
+    history.answer(first, [Message("assistant", "Good morning.")])
+    assert [m.role for m in history.messages] == ["system", "user", "user"]
 
 
 def test_taking_back_a_question_removes_just_that_one() -> None:
     """Even where the same words were said before."""
     history = History()
-    first, second = history.caller_said("Hi"), history.caller_said("Hi")
+    first, second = question("Hi"), question("Hi")
+    history.add(first)
+    history.add(second)
     history.take_back(second)
     assert history.messages == [first]
     assert history.messages[0] is first

@@ -6,9 +6,8 @@ import asyncio
 import gc
 import logging
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -31,13 +30,13 @@ from voice_llm.session import (
     CallThought,
     Chunk,
     Ended,
-    SessionEvent,
     SessionState,
     TurnEnd,
 )
 from voice_llm.testing import FakeBackend, VirtualClock
 
-from ..runtime.helpers import GatedBackend, idle, prompts_made, running
+from ..runtime.helpers import GatedBackend, prompts_made, running
+from .helpers import calling, end_of, held_text, read, said, settled, spoken, until_chunk
 
 pytestmark = pytest.mark.unit
 
@@ -69,77 +68,6 @@ class SteppedBackend(FakeBackend):
     def run(self) -> None:
         self._runs = True
         self._steps.release()
-
-
-@asynccontextmanager
-async def calling(
-    backend: FakeBackend | None = None,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    profile: dict[str, Any] | None = None,
-    start: bool = True,
-    **options: Any,
-) -> AsyncIterator[tuple[CallSession, Engine]]:
-    """A call that leaves nothing behind: no open call, no sampler, no listener."""
-    backend = backend or FakeBackend(sequences=1)
-    async with running(backend, clock=clock, **(profile or {})) as engine:
-        session = CallSession(engine, **options)
-        if start:
-            await session.start()
-        try:
-            yield session, engine
-        finally:
-            if isinstance(backend, GatedBackend):
-                backend.release()
-            await session.end()
-            assert session.state is SessionState.ENDED
-            await settled(engine)
-            assert engine.health().open_calls == 0
-            assert backend.open_samplers == 0
-
-
-async def settled(engine: Engine) -> None:
-    """Wait until all that was asked has been done, hints in the background too."""
-    await prompts_made(engine)
-    await idle(engine)
-    await asyncio.sleep(0)
-    assert not engine._sinks
-
-
-async def read(events: AsyncIterator[SessionEvent]) -> list[SessionEvent]:
-    return [event async for event in events]
-
-
-async def until_chunk(events: AsyncIterator[SessionEvent], count: int = 1) -> list[Chunk]:
-    """Read so many chunks and leave the reply where it is."""
-    chunks: list[Chunk] = []
-    while len(chunks) < count:
-        event = await anext(events)
-        assert isinstance(event, Chunk)
-        chunks.append(event)
-    return chunks
-
-
-def spoken(events: Sequence[SessionEvent]) -> str:
-    return "".join(e.text for e in events if isinstance(e, Chunk))
-
-
-def end_of(events: Sequence[SessionEvent]) -> TurnEnd:
-    last = events[-1]
-    assert isinstance(last, TurnEnd)
-    assert sum(isinstance(e, TurnEnd) for e in events) == 1
-    return last
-
-
-def said(session: CallSession) -> list[str]:
-    """What caller and assistant said, without the system message."""
-    return [m.content for m in session.messages if m.role != "system"]
-
-
-def held_text(engine: Engine) -> str:
-    """What the only sequence holds."""
-    assert isinstance(engine.backend, FakeBackend)
-    return engine.backend.text_of(engine.backend.tokens_of(0))
 
 
 class TestStart:
@@ -296,8 +224,7 @@ class TestTurn:
         backend = FakeBackend(sequences=1)
         async with calling(backend, rag_context="Bakiye 10.") as (session, _):
             session.set_context("Bakiye 20. " * 8)
-            assert session._hinting is not None
-            await session._hinting
+            await session._hints.wait()
             end = end_of(await read(session.turn("Kaç?")))
             assert end.usage.cached_tokens > len(b"Bakiye 20. ") * 8
 
@@ -608,7 +535,7 @@ class TestLeaving:
         backend = GatedBackend(sequences=1, reply=lambda p: "Peki." if "Dur" in p else LONG_REPLY)
         async with calling(backend) as (session, engine):
             backend.hold(after_tokens=40)
-            async with aclosing(session.turn("Anlat")) as turn:  # type: ignore[type-var]
+            async with aclosing(session.turn("Anlat")) as turn:
                 chunks = await until_chunk(turn)
                 await backend.held()
             assert session.state is SessionState.LISTENING
@@ -723,7 +650,7 @@ class TestEnd:
 
     async def test_counts_the_tokens_of_replies_that_nobody_read_to_the_end(self) -> None:
         async with calling(FakeBackend(sequences=1, reply=lambda _: LONG_REPLY)) as (session, engine):
-            async with aclosing(session.turn("Anlat")) as turn:  # type: ignore[type-var]
+            async with aclosing(session.turn("Anlat")) as turn:
                 await until_chunk(turn)
             await settled(engine)
             assert (await session.end()).usage.completion_tokens > len("Bu uzun bir cevap.")

@@ -11,9 +11,16 @@ import typer
 
 from ..config import Settings
 from ..errors import VoiceLLMError
+from .benchmark import benchmark
 from .call import call
+from .config import config
 from .environment import let_threads_spin
 from .exit_codes import ExitCode, exit_code_of
+from .generate import generate
+from .health import health
+from .interrupt_test import interrupt_test
+from .serve import serve
+from .wait_for_ready import wait_for_ready
 
 __all__ = ["app", "main"]
 
@@ -27,6 +34,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("call")(call)
+app.command("serve")(serve)
+app.command("config")(config)
+app.command("generate")(generate)
+app.command("health")(health)
+app.command("wait-for-ready")(wait_for_ready)
+app.command("benchmark")(benchmark)
+app.command("interrupt-test")(interrupt_test)
 
 
 def _show_version(wanted: bool) -> None:

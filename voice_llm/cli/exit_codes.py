@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ..errors import InvalidRequestError, NotFoundError
+from ..errors import DrainingError, InvalidRequestError, LoadingError, NotFoundError
 
 __all__ = ["ExitCode", "exit_code_of"]
 
@@ -20,5 +20,7 @@ class ExitCode(IntEnum):
 
 
 def exit_code_of(error: Exception) -> ExitCode:
-    """Return ``USAGE`` for what the user asked wrongly, ``FAILED`` for what went wrong."""
-    return ExitCode.USAGE if isinstance(error, (InvalidRequestError, NotFoundError)) else ExitCode.FAILED
+    """Return ``USAGE`` for what the user asked wrongly, ``NOT_READY`` for a server that is, else ``FAILED``."""
+    if isinstance(error, (InvalidRequestError, NotFoundError)):
+        return ExitCode.USAGE
+    return ExitCode.NOT_READY if isinstance(error, (LoadingError, DrainingError)) else ExitCode.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -90,9 +91,13 @@ def serve(
 ) -> None:
     """Serve the engine over gRPC, OpenAI-compatible HTTP, WebSocket and Prometheus metrics.
 
-    Listens at once and loads the model meanwhile; `voice-llm wait-for-ready` says when. Every option can also be set in
-    the environment or in .env: `voice-llm config` shows what holds and why. SIGTERM lets calls end, then exits with 0.
-    With --json, or where the output is no terminal, logs are JSON lines on the standard error.
+    Listens at once and loads the model meanwhile; "voice-llm wait-for-ready" waits for it.
+
+    Each option is also a variable (.env.example lists them); "voice-llm config" shows what holds, and why.
+
+    SIGTERM lets calls end, then exits with 0; a second one ends at once.
+
+    Logs are JSON lines on the standard error with --json, and where that is no terminal.
 
     Examples:
       voice-llm serve
@@ -160,18 +165,22 @@ async def _serve(
         from ..servers.app import App
         from ..servers.host import EngineHost
         from ..servers.metrics import PrometheusObserver
+        from ..servers.tracing import set_up_tracing
     except ImportError as e:
         raise _not_installed(e) from e
 
+    end_tracing = set_up_tracing(os.environ)
     observer = PrometheusObserver()
     began_s = time.monotonic()
 
     async def load() -> Engine:
         engine = await options.load(profile, observer=observer)
+        # What is alive now stays alive: the garbage collector need not look at it in the middle of a reply.
+        gc.freeze()
         logger.info("ready after %.1f s: %r", time.monotonic() - began_s, engine)
         return engine
 
-    host = EngineHost(load, profile_name=profile.name, observer=observer)
+    host = EngineHost(load, profile_name=profile.name, observer=observer, max_per_tenant=config.max_calls_per_tenant)
     app = App(host, config, observer)
     try:
         ports = await app.start()
@@ -184,6 +193,7 @@ async def _serve(
             await _leave_dead_engine(app)
     finally:
         await app.close()
+        await asyncio.to_thread(end_tracing)
     if isinstance(host.error, Exception):
         return exit_code_of(host.error)  # the log has said what it is
     logger.info("stopped")

@@ -35,7 +35,7 @@ class Edge:
     @classmethod
     def around(cls, host: EngineHost, config: ServerConfig) -> Edge:
         """Put an edge around an engine."""
-        soft_calls = SoftCalls(host, idle_s=config.call_idle_s, max_per_tenant=config.max_calls_per_tenant)
+        soft_calls = SoftCalls(host, idle_s=config.call_idle_s)
         return cls(config, host, Authenticator(config), soft_calls, Conversations(host, config))
 
     async def close(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Final
 
-from ..errors import DrainingError, LoadingError
+from ..errors import AtCapacityError, DrainingError, LoadingError
 from ..observer import Observer
 from ..runtime import Engine
 
@@ -48,6 +49,7 @@ class EngineHost:
         load: Makes the engine.
         profile_name: What it is loaded with.
         observer: Is told what happens at the edges.
+        max_per_tenant: Most calls and requests of one tenant at once; None for no bound but the engine's.
         give_up_s: How long a stalled engine is waited for, since only a new process is of use then.
 
     Attributes:
@@ -62,6 +64,7 @@ class EngineHost:
         *,
         profile_name: str,
         observer: Observer | None = None,
+        max_per_tenant: int | None = None,
         give_up_s: float = 60.0,
     ) -> None:
         self.profile_name = profile_name
@@ -73,14 +76,15 @@ class EngineHost:
         self._give_up_s = give_up_s
         self._state = HostState.LOADING
         self._engine: Engine | None = None
-        self._lent = 0
+        self._max_per_tenant = max_per_tenant
+        self._lent: Counter[str] = Counter()
         self._none_lent = asyncio.Event()
         self._none_lent.set()
         self._settled = asyncio.Event()  # loaded, or given up
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<EngineHost {self.profile_name} [{self._state.value} | lent: {self._lent}]>"
+        return f"<EngineHost {self.profile_name} [{self._state.value} | lent: {self.lent}]>"
 
     @property
     def state(self) -> HostState:
@@ -95,7 +99,7 @@ class EngineHost:
     @property
     def lent(self) -> int:
         """How many calls and requests use the engine now."""
-        return self._lent
+        return self._lent.total()
 
     def start(self) -> None:
         """Begin to load; returns at once."""
@@ -112,22 +116,26 @@ class EngineHost:
         return self._engine
 
     @contextmanager
-    def admit(self) -> Iterator[Engine]:
-        """Lend the engine to a new call or request; the server ends only when all of them have.
+    def admit(self, tenant: str) -> Iterator[Engine]:
+        """Lend the engine to a new call or request of a tenant; the server ends only when all of them have.
 
         Raises:
+            AtCapacityError: The tenant has as many as it may.
             LoadingError: It is not loaded yet, or has failed and will be loaded anew.
             DrainingError: Nothing new is taken.
         """
         if self._state is HostState.DRAINING:
             raise DrainingError(retry_after_s=_DRAINING_RETRY_S)
         engine = self.require()
-        self._lent += 1
+        if self._max_per_tenant is not None and self._lent[tenant] >= self._max_per_tenant:
+            raise AtCapacityError(f"the tenant has {self._lent[tenant]} calls, as many as it may")
+        self._lent[tenant] += 1
         self._none_lent.clear()
         try:
             yield engine
         finally:
-            self._lent -= 1
+            self._lent[tenant] -= 1
+            self._lent += Counter()  # forgets who has none
             if not self._lent:
                 self._none_lent.set()
 
@@ -149,7 +157,7 @@ class EngineHost:
         try:
             await asyncio.wait_for(self._none_lent.wait(), within_s)
         except TimeoutError:
-            logger.warning("%d calls and requests have not ended in %.0f s", self._lent, within_s)
+            logger.warning("%d calls and requests have not ended in %.0f s", self.lent, within_s)
             return False
         return True
 

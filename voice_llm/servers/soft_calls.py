@@ -34,16 +34,13 @@ class SoftCalls:
     Args:
         host: Lends the engine.
         idle_s: How long a call is kept without a request.
-        max_per_tenant: Most requests of one tenant at once.
     """
 
-    def __init__(self, host: EngineHost, *, idle_s: float, max_per_tenant: int | None = None) -> None:
+    def __init__(self, host: EngineHost, *, idle_s: float) -> None:
         self._host = host
         self._idle_s = idle_s
-        self._max_per_tenant = max_per_tenant
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._opening: set[tuple[str, str]] = set()
-        self._running: dict[str, int] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -59,7 +56,7 @@ class SoftCalls:
             CallBusyError: A request of that id is running.
             AtCapacityError: There is no room, for the tenant or at all.
         """
-        with self._host.admit() as engine, self._counted(identity.tenant):
+        with self._host.admit(identity.tenant) as engine:
             if call_id is None:
                 async with engine.open_call(tenant=identity.tenant, soft=True) as call:
                     yield engine, call
@@ -92,9 +89,6 @@ class SoftCalls:
         for kept in self._kept.values():
             kept.call.close_nowait()
         self._kept.clear()
-
-    def _counted(self, tenant: str) -> _Count:
-        return _Count(self._running, tenant, self._max_per_tenant)
 
     async def _take(self, engine: Engine, name: tuple[str, str]) -> _Kept:
         kept = self._kept.get(name)
@@ -139,23 +133,3 @@ class SoftCalls:
             limit_s = engine.clock() - self._idle_s
             for name in [n for n, kept in self._kept.items() if not kept.busy and kept.used_s <= limit_s]:
                 self._kept.pop(name).call.close_nowait()
-
-
-class _Count:
-    """Counts a tenant's running requests, and refuses one too many."""
-
-    def __init__(self, running: dict[str, int], tenant: str, limit: int | None) -> None:
-        self._running = running
-        self._tenant = tenant
-        self._limit = limit
-
-    def __enter__(self) -> None:
-        count = self._running.get(self._tenant, 0)
-        if self._limit is not None and count >= self._limit:
-            raise AtCapacityError(f"the tenant has {count} requests running, as many as it may")
-        self._running[self._tenant] = count + 1
-
-    def __exit__(self, *_: object) -> None:
-        self._running[self._tenant] -= 1
-        if not self._running[self._tenant]:
-            del self._running[self._tenant]

@@ -1,5 +1,6 @@
 """One phone conversation: history, turns, barge-in, and the events of the call contract."""
 
+from .contract import ClientEvent, parse_client_event
 from .events import CallError, CallThought, CallToolCall, Chunk, Ended, Ready, SessionEvent, TurnEnd, to_json
 from .history import History, Playback
 from .session import CallSession, SessionState
@@ -10,6 +11,7 @@ __all__ = [
     "CallThought",
     "CallToolCall",
     "Chunk",
+    "ClientEvent",
     "Ended",
     "History",
     "Playback",
@@ -17,5 +19,6 @@ __all__ = [
     "SessionEvent",
     "SessionState",
     "TurnEnd",
+    "parse_client_event",
     "to_json",
 ]

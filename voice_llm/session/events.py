@@ -93,18 +93,19 @@ _TYPES: Final = {CallError: "error", CallThought: "thought", CallToolCall: "tool
 def to_json(event: SessionEvent) -> dict[str, Any]:
     """Return the event as a JSON object: ``type`` names it, and what is unknown is left out."""
     name = _TYPES.get(type(event)) or re.sub(r"(?<=.)([A-Z])", r"_\1", type(event).__name__).lower()
-    return {"type": name} | _plain(dataclasses.asdict(event))
+    return {"type": name} | _plain(event)
 
 
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+def _plain(event: SessionEvent | Usage | Timings) -> dict[str, Any]:
     plain: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            plain[name] = _plain(value)
+    for field_ in dataclasses.fields(event):
+        value = getattr(event, field_.name)
+        if isinstance(value, (Usage, Timings)):
+            plain[field_.name] = _plain(value)
         elif isinstance(value, Enum):
-            plain[name] = value.value
+            plain[field_.name] = value.value
         elif isinstance(value, float):
-            plain[name] = round(value, 3)
+            plain[field_.name] = round(value, 3)
         elif value is not None:
-            plain[name] = value
+            plain[field_.name] = value  # a tool call's arguments among them, as they are
     return plain

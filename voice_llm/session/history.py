@@ -33,26 +33,21 @@ class History:
         """Return the messages as they would be with one more of the caller's."""
         return [*self._messages, Message("user", text, rag_context)]
 
-    def caller_said(self, text: str, rag_context: str | None = None) -> Message:
-        """Add what the caller said, with the text retrieved for it."""
-        message = Message("user", text, rag_context)
-        self._messages.append(message)
-        return message
+    def add(self, question: Message) -> None:
+        """Add what the caller said."""
+        self._messages.append(question)
 
-    def assistant_said(self, text: str) -> None:
-        """Add a reply as far as it was heard; nothing where nothing was."""
-        if text.strip():
-            self._messages.append(Message("assistant", text.strip()))
+    def answer(self, question: Message, reply: Iterable[Message]) -> None:
+        """Put ``reply`` behind a question, in place of what is there; does nothing where the caller spoke since."""
+        for index in range(len(self._messages) - 1, -1, -1):
+            if self._messages[index] is question:
+                self._messages[index + 1 :] = reply
+            if self._messages[index].role == "user":
+                return
 
     def take_back(self, message: Message) -> None:
         """Remove a message that was refused, so that it does not spoil the prompts to come."""
         self._messages = [m for m in self._messages if m is not message]
-
-    def correct_last_reply(self, heard: str) -> None:
-        """Replace the last reply by what was heard of it; does nothing where the caller spoke since."""
-        if self._messages and self._messages[-1].role == "assistant":
-            self._messages.pop()
-            self.assistant_said(heard)
 
 
 class Playback:

@@ -16,7 +16,7 @@ from ..edge import Edge
 from ..tracing import Trace
 from .convert import client_event, server_event
 from .peer import Context, identity_of
-from .rpc import parser, rpc, send
+from .rpc import Sender, parser, rpc
 
 __all__ = ["CallService"]
 
@@ -53,10 +53,10 @@ class CallService:
             identity = identity_of(context, self._edge.authenticator)
             trace.identify(tenant=identity.tenant)
             events = self._edge.conversations.converse(_incoming(requests), identity)
-            async with aclosing(events):
+            async with Sender(context) as send, aclosing(events):
                 async for event in events:
                     _note(trace, event)
-                    await send(context, server_event(event))
+                    await send(server_event(event))
 
 
 async def _incoming(

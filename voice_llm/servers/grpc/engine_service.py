@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -12,13 +11,13 @@ import grpc
 
 from ..._proto import engine_pb2 as pb
 from ...config import Profile
-from ...errors import AtCapacityError, InvalidRequestError, VoiceLLMError
+from ...errors import InvalidRequestError, VoiceLLMError
 from ...runtime import Call, Engine
 from ..edge import Edge
 from ..identity import Identity
 from .engine_call import Command, HeldCall
 from .peer import Context, identity_of
-from .rpc import parser, rpc, send
+from .rpc import Sender, parser, rpc
 
 __all__ = ["EngineService", "add_to"]
 
@@ -52,7 +51,6 @@ class EngineService:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._held: Counter[str] = Counter()
 
     async def describe(
         self, request: pb.DescribeRequest | InvalidRequestError, context: Context
@@ -79,19 +77,18 @@ class EngineService:
             identity = identity_of(context, self._edge.authenticator)
             trace.identify(tenant=identity.tenant)
             opening = await _opening(commands)
-            async with self._opened(identity, opening) as (engine, call):
+            async with Sender(context) as send, self._opened(identity, opening) as (engine, call):
                 trace.identify(call_id=call.call_id)
-                await send(context, pb.CallEvent(opened=pb.Opened(call_id=call.call_id, tenant=call.tenant)))
+                await send(pb.CallEvent(opened=pb.Opened(call_id=call.call_id, tenant=call.tenant)))
                 async with aclosing(HeldCall(engine, call, self._edge.config).events(commands)) as events:
                     async for event in events:
-                        await send(context, event)
+                        await send(event)
 
     @asynccontextmanager
     async def _opened(self, identity: Identity, opening: pb.Open) -> AsyncIterator[tuple[Engine, Call]]:
         with ExitStack() as admission:
             try:
-                engine = admission.enter_context(self._edge.host.admit())
-                admission.enter_context(self._counted(identity.tenant))
+                engine = admission.enter_context(self._edge.host.admit(identity.tenant))
                 call = await engine.open_call(
                     call_id=opening.call_id or None, tenant=identity.tenant, one_shot=opening.one_shot
                 )
@@ -100,19 +97,6 @@ class EngineService:
                 raise
             async with call:
                 yield engine, call
-
-    @contextmanager
-    def _counted(self, tenant: str) -> Iterator[None]:
-        limit = self._edge.config.max_calls_per_tenant
-        if limit is not None and self._held[tenant] >= limit:
-            raise AtCapacityError(f"the tenant has {limit} calls open, as many as it may")
-        self._held[tenant] += 1
-        try:
-            yield
-        finally:
-            self._held[tenant] -= 1
-            if not self._held[tenant]:
-                del self._held[tenant]
 
 
 async def _opening(commands: AsyncIterator[Command]) -> pb.Open:

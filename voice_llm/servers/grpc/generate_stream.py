@@ -18,7 +18,7 @@ from ..identity import Identity
 from ..tracing import Trace
 from .peer import Context, identity_of, metadata_of
 from .question import check, history_of, params_of, system_prompt_of, user_turn_of
-from .rpc import parser, rpc, send
+from .rpc import Sender, parser, rpc
 from .told import Exchange, ToldTurns
 
 __all__ = ["LlamaService"]
@@ -96,19 +96,19 @@ class LlamaService:
         messages += [*self._told.recall(call, history_of(request)), Message("user", exchange.told)]
         self._told.note(call, exchange)
         try:
-            async with aclosing(call.generate(messages, params, arrival_s=arrival_s)) as reply:
-                await _forward(reply, exchange, context, trace)
+            async with aclosing(call.generate(messages, params, arrival_s=arrival_s)) as reply, Sender(context) as send:
+                await _forward(reply, exchange, send, trace)
         except VoiceLLMError:
             if not exchange.replied:
                 self._told.forget(call, exchange)
             raise
 
 
-async def _forward(reply: ReplyStream, exchange: Exchange, context: Context, trace: Trace) -> None:
+async def _forward(reply: ReplyStream, exchange: Exchange, send: Sender, trace: Trace) -> None:
     async for event in reply:
         if isinstance(event, TextDelta):
             exchange.replied.append(event.text)
-            await send(context, pb.GenerateStreamResponse(token=event.text.encode()))
+            await send(pb.GenerateStreamResponse(token=event.text.encode()))
         elif isinstance(event, Finished):
             trace.turn(event.usage, event.timings, event.reason)
             details = pb.FinishDetails(
@@ -116,4 +116,4 @@ async def _forward(reply: ReplyStream, exchange: Exchange, context: Context, tra
                 prompt_tokens=event.usage.prompt_tokens,
                 completion_tokens=event.usage.completion_tokens,
             )
-            await send(context, pb.GenerateStreamResponse(finish_details=details))
+            await send(pb.GenerateStreamResponse(finish_details=details))

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -18,7 +18,7 @@ from ..status import ErrorReply, reply_to
 from ..tracing import Trace, entered
 from .peer import Context, metadata_of
 
-__all__ = ["parser", "rpc", "send"]
+__all__ = ["Sender", "parser", "rpc"]
 
 _M = TypeVar("_M", bound=Message)
 
@@ -64,17 +64,49 @@ async def rpc(edge: Edge, context: Context, name: str) -> AsyncIterator[Trace]:
         edge.host.observer.request_ended("grpc", code, time.monotonic() - started_s)
 
 
-async def send(context: Context, message: Message) -> None:
-    """Write a message as soon as the reader has room for it.
+class Sender:
+    """Writes messages as soon as the reader has room for them; used as an asynchronous context manager.
 
-    Raises:
-        SlowConsumerError: It has had none for too long.
+    One timer watches all writes, since most of them have room at once and there are many.
+
+    Raises (when left):
+        SlowConsumerError: The reader has had no room for too long.
+
+    Args:
+        context: The RPC's.
     """
-    try:
-        async with asyncio.timeout(_WRITE_PATIENCE_S):
-            await context.write(message)
-    except TimeoutError:
-        raise SlowConsumerError(f"the reply was not read for {_WRITE_PATIENCE_S:.0f} s") from None
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._writing_since_s: float | None = None
+        self._given_up = False
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.current_task()
+        self._timer = self._loop.call_later(_WRITE_PATIENCE_S, self._look)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._given_up and self._task is not None and kind is asyncio.CancelledError:
+            self._task.uncancel()
+            raise SlowConsumerError(f"the reply was not read for {_WRITE_PATIENCE_S:.0f} s") from None
+
+    async def __call__(self, message: Message) -> None:
+        """Write a message."""
+        self._writing_since_s = self._loop.time()
+        await self._context.write(message)
+        self._writing_since_s = None
+
+    def _look(self) -> None:
+        now_s = self._loop.time()
+        since_s = now_s if self._writing_since_s is None else self._writing_since_s
+        if now_s - since_s < _WRITE_PATIENCE_S:
+            self._timer = self._loop.call_at(since_s + _WRITE_PATIENCE_S, self._look)
+        elif self._task is not None:
+            self._given_up = True
+            self._task.cancel()
 
 
 def parser(kind: type[_M]) -> Callable[[bytes], _M | InvalidRequestError]:

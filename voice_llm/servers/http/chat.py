@@ -64,7 +64,7 @@ class Chat:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         config, call_id = self._edge.config, call_id_of(request)
         request[TRACE].identify(call_id=call_id or "")
-        with self._edge.host.admit() as engine:
+        with self._edge.host.admit(request[IDENTITY].tenant) as engine:
             pass  # where the answer is no in any case, it is given before the body, which may take its time
         body = await read_object(request, max_bytes=config.max_request_bytes, within_s=self._body_s)
         arrival_s = engine.clock()

@@ -1,12 +1,15 @@
-"""What the other side of a call tells it: the call contract's client events, and how they are read from JSON."""
+"""What the other side of a call tells it: the call contract's client events."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..prompt import Message, Tool
+from ...config import SamplingParams
+from ...errors import InvalidRequestError, NotFoundError
+from ...prompt import Message, Tool
 
 __all__ = [
     "ClientEvent",
@@ -44,6 +47,26 @@ class Params:
     reasoning_effort: str | None = None
     pacing: str | None = None
     lora_adapter_id: str | None = None
+
+    def apply(self, sampling: SamplingParams) -> SamplingParams:
+        """Return ``sampling`` with what is said here in its place.
+
+        ``tool_choice`` is no part of it. A grammar takes the place of a schema, and the other way round. ``pacing`` may
+        be ``"off"``: text comes as fast as it is made.
+
+        Raises:
+            InvalidRequestError: A value is out of range, or one is given that has no effect.
+            NotFoundError: An adapter is asked for, and there are none.
+        """
+        if self.reasoning_effort is not None:
+            raise InvalidRequestError("reasoning_effort is not supported", param="reasoning_effort")
+        if self.pacing not in (None, "off"):
+            raise InvalidRequestError(f"pacing must be 'off', not {self.pacing!r}", param="pacing")
+        if self.lora_adapter_id:
+            raise NotFoundError(f"there is no adapter {self.lora_adapter_id!r}")
+        if self.grammar is not None or self.json_schema is not None:
+            sampling = dataclasses.replace(sampling, grammar=None, json_schema=None)
+        return sampling.replace(**{name: getattr(self, name) for name in _SAMPLING}, stop=self.stop or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +161,8 @@ class End:
 
     reason: str = ""
 
+
+_SAMPLING = frozenset(f.name for f in dataclasses.fields(SamplingParams)) - {"stop"}
 
 ClientEvent = Start | Partial | Turn | Confirm | Withdraw | Played | Interrupt | Context | ToolResult | End
 """What a transport hands to a call."""

@@ -1,0 +1,5 @@
+"""Phone calls over WebSocket: the events of the call contract as JSON."""
+
+from .server import WsServer
+
+__all__ = ["WsServer"]
