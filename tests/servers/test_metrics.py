@@ -168,7 +168,7 @@ class TestScrape:
         assert plain_type.startswith("text/plain; version=0.0.4")
         assert content_type.startswith(OPENMETRICS)
         assert text.endswith("# EOF\n")
-        families = {family.name: family.type for family in read_openmetrics(text)}  # type: ignore[no-untyped-call]
+        families = {family.name: family.type for family in read_openmetrics(text)}
         assert families["voice_llm_turns"] == "counter"
         assert families["voice_llm_queue_seconds"] == "histogram"
         assert set(families) >= {family.name for family in read_text(plain) if not family.name.endswith("_created")}

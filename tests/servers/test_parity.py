@@ -123,7 +123,7 @@ async def over_generate_stream(served: Served) -> list[str]:
     history: list[llama_pb2.ConversationTurn] = []
     metadata = (("x-tenant-id", "default"), ("x-call-id", "generate-stream"))
     async with grpc.aio.insecure_channel(served.grpc) as channel:
-        stub = llama_pb2_grpc.LlamaServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub = llama_pb2_grpc.LlamaServiceStub(channel)
 
         async def ask(question: str) -> str:
             request = llama_pb2.GenerateStreamRequest(user_prompt=question, history=history)
@@ -138,7 +138,7 @@ async def over_generate_stream(served: Served) -> list[str]:
 async def over_converse(served: Served) -> list[str]:
     numbers = itertools.count()
     async with grpc.aio.insecure_channel(served.grpc) as channel:
-        stub = call_pb2_grpc.CallServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub = call_pb2_grpc.CallServiceStub(channel)
         stream = stub.Converse()
         await stream.write(call_pb2.ClientEvent(start=call_pb2.Start(call_id="converse")))
         assert (await stream.read()).HasField("ready")

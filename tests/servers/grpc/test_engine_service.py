@@ -54,7 +54,7 @@ async def served(backend: FakeBackend | None = None, **options: Any) -> AsyncIte
 
 
 def hold(channel: grpc.aio.Channel, *commands: pb.CallCommand, **options: Any) -> Any:
-    stub = pb_grpc.EngineServiceStub(channel)  # type: ignore[no-untyped-call]
+    stub = pb_grpc.EngineServiceStub(channel)
     return stub.HoldCall(iter(commands), **options) if commands else stub.HoldCall(**options)
 
 
@@ -106,7 +106,7 @@ async def read_to_the_end(call: Any) -> None:
 
 async def test_it_says_what_runs() -> None:
     async with served(served=profile(system_prompt="Merhaba.")) as (_, channel):
-        stub = pb_grpc.EngineServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub = pb_grpc.EngineServiceStub(channel)
         found = await stub.Describe(pb.DescribeRequest())
     described = json.loads(found.profile)
     assert (described["name"], described["system_prompt"]) == ("test", "Merhaba.")

@@ -15,7 +15,7 @@ from ...session.contract import ClientEvent
 from ..edge import Edge
 from ..tracing import Trace
 from .convert import client_event, server_event
-from .peer import Context, identity_of
+from .peer import Context, identity_of_stream
 from .rpc import Sender, parser, rpc
 
 __all__ = ["CallService"]
@@ -50,7 +50,7 @@ class CallService:
     async def converse(self, requests: AsyncIterator[pb.ClientEvent | InvalidRequestError], context: Context) -> None:
         """Carry one call; what is fatal becomes the RPC's status."""
         async with rpc(self._edge, context, "Converse") as trace:
-            identity = identity_of(context, self._edge.authenticator)
+            identity = await identity_of_stream(context, self._edge.authenticator, requests)
             trace.identify(tenant=identity.tenant)
             events = self._edge.conversations.converse(_incoming(requests), identity)
             async with Sender(context) as send, aclosing(events):

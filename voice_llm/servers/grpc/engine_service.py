@@ -16,7 +16,7 @@ from ...runtime import Call, Engine
 from ..edge import Edge
 from ..identity import Identity
 from .engine_call import Command, HeldCall
-from .peer import Context, identity_of
+from .peer import Context, identity_of, identity_of_stream
 from .rpc import Sender, parser, rpc
 
 __all__ = ["EngineService", "add_to"]
@@ -74,7 +74,7 @@ class EngineService:
     async def hold_call(self, commands: AsyncIterator[Command], context: Context) -> None:
         """Hold one call for as long as commands can come; an error before it is open becomes the RPC's status."""
         async with rpc(self._edge, context, "HoldCall") as trace:
-            identity = identity_of(context, self._edge.authenticator)
+            identity = await identity_of_stream(context, self._edge.authenticator, commands)
             trace.identify(tenant=identity.tenant)
             opening = await _opening(commands)
             async with Sender(context) as send, self._opened(identity, opening) as (engine, call):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
 
+from ...errors import VoiceLLMError
 from ..auth import TENANT_HEADER, Authenticator
 from ..identity import Identity
 
-__all__ = ["Context", "identity_of", "is_loopback", "metadata_of"]
+__all__ = ["Context", "identity_of", "identity_of_stream", "is_loopback", "metadata_of"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_FIRST_MESSAGE_WITHIN_S: Final = 1.0
 _NAMES: Final = ("x509_common_name", "x509_subject_alternative_name")
 
 
@@ -43,6 +47,21 @@ def identity_of(context: Context, authenticator: Authenticator) -> Identity:
         tenant=metadata.get(TENANT_HEADER),
         loopback=is_loopback(context.peer()),
     )
+
+
+async def identity_of_stream(context: Context, authenticator: Authenticator, requests: AsyncIterator[Any]) -> Identity:
+    """As ``identity_of``, for an RPC whose client streams.
+
+    A refusal waits for the first message, for a moment: a client of gRPC's own library whose write fails, since the RPC
+    has ended meanwhile, reports INTERNAL instead of the status.
+    """
+    try:
+        return identity_of(context, authenticator)
+    except VoiceLLMError:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_MESSAGE_WITHIN_S):
+                await anext(aiter(requests), None)
+        raise
 
 
 def is_loopback(peer: str) -> bool:
