@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ from .peer import Context, metadata_of
 
 __all__ = ["Sender", "parser", "rpc"]
 
+logger = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=Message)
 
 # A reader that takes nothing for so long is gone or means harm. Until then flow control bounds what waits for it.
@@ -42,26 +44,27 @@ async def rpc(edge: Edge, context: Context, name: str) -> AsyncIterator[Trace]:
         The RPC's place in a trace, to be told who is asking.
     """
     started_s = time.monotonic()
-    code, reply = "ok", None
-    try:
-        with entered(metadata_of(context), name=f"grpc {name}") as trace:
-            trailers = tuple(trace.headers().items())
-            context.set_trailing_metadata(trailers)
-            try:
-                yield trace
-            except Exception as error:
-                if context.cancelled():
-                    raise asyncio.CancelledError from error
-                reply = reply_to(error)
-                code = reply.code
-                trace.failed(code)
-        if reply is not None:
+    code = "ok"
+    with entered(metadata_of(context), name=f"grpc {name}") as trace:
+        trailers = tuple(trace.headers().items())
+        context.set_trailing_metadata(trailers)
+        try:
+            yield trace
+        except asyncio.CancelledError:
+            code = "cancelled"
+            raise
+        except Exception as error:
+            if context.cancelled():
+                code = "cancelled"
+                raise asyncio.CancelledError from error
+            reply = reply_to(error)
+            code = reply.code
+            trace.failed(code)
             await _abort(context, reply, trailers)
-    except asyncio.CancelledError:
-        code = "cancelled" if code == "ok" else code
-        raise
-    finally:
-        edge.host.observer.request_ended("grpc", code, time.monotonic() - started_s)
+        finally:
+            took_s = time.monotonic() - started_s
+            edge.host.observer.request_ended("grpc", code, took_s)
+            logger.info("%s: %s, in %.1f ms", name, code, took_s * 1e3)
 
 
 class Sender:

@@ -28,6 +28,8 @@ from .opening import SUBPROTOCOL, Opening, header, is_loopback, offered_subproto
 
 __all__ = ["WsServer"]
 
+logger = logging.getLogger(__name__)
+
 _RESTART: Final = 1012
 _TOO_LARGE: Final = 1009
 _PING_EVERY_S: Final = 20.0
@@ -119,7 +121,9 @@ class WsServer:
             code = await self._hold(connection, opening, trace)
             if code != "ok":
                 trace.failed(code)
-        self._edge.host.observer.request_ended("ws", code, self._clock() - arrival_s)
+            took_s = self._clock() - arrival_s
+            logger.info("call: %s, in %.1f s", code, took_s)
+        self._edge.host.observer.request_ended("ws", code, took_s)
 
     async def _hold(self, connection: ServerConnection, opening: Opening, trace: Trace) -> str:
         """Hold the call as long as the connection lasts; returns ``"ok"`` or the code of what ended it."""
