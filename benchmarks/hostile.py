@@ -38,7 +38,6 @@ _ENVIRONMENT: Final = {
     "LLM_LLAMA_SERVICE_RESUME_S": str(_RESUME_S),
     "LLM_LLAMA_SERVICE_CALL_IDLE_S": "2",
     "LLM_LLAMA_SERVICE_MAX_CALLS_PER_TENANT": "4",
-    "LLM_LLAMA_SERVICE_MAX_REQUEST_BYTES": "65536",
 }
 _LONG: Final = "Tell me everything about water damage, at length. "
 
@@ -260,7 +259,7 @@ async def _http_garbage(server: ServerProcess, rng: random.Random) -> None:
 
 async def _http_too_much(server: ServerProcess, rng: random.Random) -> None:
     async with _tcp(server.http) as (reader, writer):
-        writer.write(_post(_chat("x" * 200_000)))
+        writer.write(_post(_chat("x" * 2_000_000)))
         await reader.read(1000)
 
 
@@ -281,7 +280,7 @@ async def _ws_garbage(server: ServerProcess, rng: random.Random) -> None:
 async def _ws_binary_and_too_much(server: ServerProcess, rng: random.Random) -> None:
     async with _ws(server) as ws:
         await ws.send(rng.randbytes(50))
-        await ws.send("x" * 200_000)
+        await ws.send("x" * 2_000_000)
         await ws.recv()
 
 
@@ -359,9 +358,35 @@ async def _grpc_out_of_order(server: ServerProcess, rng: random.Random) -> None:
         await stream.read()
 
 
+async def _ws_much_of_everything(server: ServerProcess, rng: random.Random) -> None:
+    events = [
+        {"type": "start", "history": [{}] * 200_000},
+        {"type": "start", "tools": [{}] * 200_000},
+        {"type": "start", "params": {"stop": ["abc"] * 100_000}},
+        {"type": "x" * 900_000},
+    ]
+    async with _ws(server) as ws:
+        for event in rng.sample(events, len(events)):
+            await ws.send(json.dumps(event))
+        await ws.recv()
+
+
+async def _grpc_much_of_everything(server: ServerProcess, rng: random.Random) -> None:
+    starts = [
+        pb.Start(history=[pb.Message()] * 300_000),
+        pb.Start(tools=[pb.Tool()] * 300_000),
+        pb.Start(params=pb.Params(stop=["abc"] * 150_000)),
+        pb.Start(params=pb.Params(lora_adapter_id="x" * 900_000)),
+    ]
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        stream = call_pb2_grpc.CallServiceStub(channel).Converse(metadata=_TENANT)
+        await stream.write(pb.ClientEvent(start=rng.choice(starts)))
+        await stream.read()
+
+
 async def _grpc_too_much(server: ServerProcess, rng: random.Random) -> None:
     async with grpc.aio.insecure_channel(server.grpc) as channel:
-        request = llama_pb2.GenerateStreamRequest(user_prompt="x" * 200_000)
+        request = llama_pb2.GenerateStreamRequest(user_prompt="x" * 2_000_000)
         stream = llama_pb2_grpc.LlamaServiceStub(channel).GenerateStream(request, metadata=_TENANT)
         await stream.read()
 
@@ -383,10 +408,12 @@ _BEHAVIOURS: Final[tuple[Callable[[ServerProcess, random.Random], Awaitable[None
     _ws_binary_and_too_much,
     _ws_out_of_order,
     _ws_breaks_off,
+    _ws_much_of_everything,
     _ws_never_reads,
     _grpc_garbage,
     _grpc_breaks_off,
     _grpc_stalls,
     _grpc_out_of_order,
+    _grpc_much_of_everything,
     _grpc_too_much,
 )

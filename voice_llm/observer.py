@@ -30,7 +30,7 @@ class Observer:
         """A turn is over, and not failed."""
 
     def turn_failed(self, code: str) -> None:
-        """A turn has failed, with the code of its error."""
+        """A turn has failed, in the engine or on its way there, with the code of its error."""
 
     def prefilled(self, usage: Usage, took_s: float) -> None:
         """An early prefill is complete."""
@@ -46,6 +46,9 @@ class Observer:
 
     def call_refused(self, code: str) -> None:
         """A call was not admitted, with the code of the error."""
+
+    def event_refused(self, code: str) -> None:
+        """An event of a call was refused and the call went on, with the code of the error."""
 
     def request_ended(self, interface: str, code: str, took_s: float) -> None:
         """A request at an edge is over.

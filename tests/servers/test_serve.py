@@ -61,6 +61,15 @@ async def test_sigterm_lets_a_call_end_takes_no_new_one_and_exits_with_0(tmp_pat
         assert await asyncio.to_thread(server.process.wait, 60) == 0
 
 
+def test_sigterm_while_the_model_is_loaded_ends_it_at_once(tmp_path: Path) -> None:
+    with ServerProcess([*SMALL], tmp_path / "log") as server:
+        while server.health()[1].get("status") != "loading":
+            assert server.process.poll() is None, server.log.read_text()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        assert "ready after" not in server.log.read_text()
+
+
 async def test_an_idle_call_does_not_hold_up_the_end_for_longer_than_drain_s(tmp_path: Path) -> None:
     with ServerProcess([*SMALL, "--drain-s", "0.5"], tmp_path / "log") as server:
         await server.healthy()
@@ -119,3 +128,4 @@ async def test_forty_hostile_connections_cost_a_healthy_call_nothing() -> None:
     assert figures["healthy_turns"] > 0
     assert figures["held_sequences"] == 0
     assert figures["server_alive"]
+    assert figures["memory_after_mib"] < figures["memory_before_mib"] + 200

@@ -112,6 +112,22 @@ async def test_the_quietest_call_makes_room_where_too_many_are_kept() -> None:
         await calls.drop(ACME, "c8")
 
 
+async def test_a_tenant_that_needs_room_drops_a_call_of_its_own_first() -> None:
+    async with keeping(FakeBackend(sequences=1)) as (calls, _):
+        await ask(calls, OTHER, "theirs")
+        for index in range(9):
+            await ask(calls, ACME, f"c{index}")
+        assert (await ask(calls, OTHER, "theirs")).cached_tokens > 0
+
+
+async def test_calls_at_rest_make_room_for_a_request_without_an_id() -> None:
+    async with keeping(FakeBackend(sequences=1)) as (calls, _):
+        for index in range(8):
+            await ask(calls, ACME, f"c{index}")
+        assert (await ask(calls, OTHER, None)).prompt_tokens > 0
+        assert len(calls) == 7
+
+
 async def test_a_tenant_cannot_take_more_than_its_share() -> None:
     async with keeping(max_per_tenant=1) as (calls, _):
         async with calls.use(ACME, "c1"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from voice_llm.servers.supervisor import ENGINE_DIED, SUPERVISED, Supervisor
+from voice_llm.servers.supervisor import ENGINE_DIED, SUPERVISED, Supervisor, this_command
 
 pytestmark = pytest.mark.unit
 
@@ -90,6 +90,20 @@ def test_signals_are_passed_on_and_end_it_for_good(number: signal.Signals) -> No
         process.send_signal(number)
         assert process.stdout.readline() == "drained\n"
         assert process.wait(30) == 0
+
+
+def test_a_process_that_is_told_to_end_before_it_listens_has_ended_as_wanted() -> None:
+    with supervising("import time; print('up', flush=True); time.sleep(60)") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_nothing_is_imported_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise SystemExit('the wrong typer')")
+    done = subprocess.run(this_command("--version"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "voice-llm"), done.stderr
 
 
 def test_its_own_death_ends_the_childs_standard_input() -> None:

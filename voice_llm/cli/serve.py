@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -122,7 +122,7 @@ def serve(
         gpu_layers=gpu_layers,
         kv=kv,
     )
-    served = options.settled_profile()  # what is wrong with it is said before anything is started
+    served = _bounded(options.settled_profile(), config)  # what is wrong with it is said before anything is started
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it prints a line for each client when it stops
     _set_up_logging(settings, as_json=as_json)
     _warn_of_open_doors(config)
@@ -130,6 +130,12 @@ def serve(
     if supervise and not supervised:
         raise typer.Exit(Supervisor(this_command(*sys.argv[1:])).run())
     raise typer.Exit(asyncio.run(_serve(options, served, config, quiet=as_json, supervised=supervised)))
+
+
+def _bounded(profile: Profile, config: ServerConfig) -> Profile:
+    """Let the profile's own replies keep to the server's bound, over every interface."""
+    max_tokens = min(profile.sampling.max_tokens, config.max_reply_tokens)
+    return profile.model_copy(update={"sampling": profile.sampling.replace(max_tokens=max_tokens)})
 
 
 def _set_up_logging(settings: Settings, *, as_json: bool) -> None:
@@ -197,6 +203,8 @@ async def _serve(
     if isinstance(host.error, Exception):
         return exit_code_of(host.error)  # the log has said what it is
     logger.info("stopped")
+    if host.engine is None:
+        _exit(ExitCode.DONE)  # a thread still loads or downloads the model, and cannot be told to stop
     return ExitCode.DONE
 
 
@@ -205,8 +213,14 @@ async def _leave_dead_engine(app: App) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_LAST_WORDS_S):
             await app.close()
+    _exit(ENGINE_DIED)
+
+
+def _exit(status: int) -> NoReturn:
+    """End the process at once, whatever its threads do."""
     logging.shutdown()
-    os._exit(ENGINE_DIED)
+    sys.stdout.flush()
+    os._exit(status)
 
 
 class _told_to_stop:  # noqa: N801

@@ -371,8 +371,6 @@ class DynamicBatcher:
 
     def _fail(self, request: Request, error: VoiceLLMError) -> None:
         request.finish_reason = FinishReason.ERROR
-        if request.turn is not None:
-            self._observer.turn_failed(error.code)
         self._out.append((request, Failed(error)))
         self._retire(request)
 

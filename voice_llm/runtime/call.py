@@ -14,7 +14,7 @@ from ..backend import Tokenizer
 from ..config import SamplingParams, StructuralTags
 from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, TurnWork
 from ..errors import EngineDeadError, EngineError, InvalidRequestError, VoiceLLMError, WrongStateError
-from ..events import Finished, Prefilled
+from ..events import Finished, Prefilled, Timings, Usage
 from ..prompt import Message, Reply, Tool, ToolChoice, ToolFormat, parse_messages, parse_tool_choice, parse_tools
 from ..text import TextPipeline, ToolCallParser
 from .stream import ReplyStream
@@ -172,6 +172,8 @@ class Call:
         watcher = weakref.ref(stream)  # a strong one would keep an abandoned stream from being noticed
 
         def sink(event: Any) -> None:
+            if isinstance(event, Failed):
+                self._engine.observer.turn_failed(event.error.code)
             reader = watcher()
             if reader is not None:
                 reader.push(event)
@@ -214,6 +216,10 @@ class Call:
             raise WrongStateError(f"call {self.call_id!r} is closed")
 
         def make_and_submit() -> None:
+            if (reason := submission.cancelled) is not None:
+                # Given up while others were prepared: a long prompt would keep those behind it waiting for nothing.
+                self._engine._on_loop(sink, Finished(reason, Usage(), Timings()))
+                return
             request = make()
             with self._engine._listening(request, sink):
                 submission.submit(request)

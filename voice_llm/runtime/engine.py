@@ -120,7 +120,7 @@ class Engine:
         try:
             backend, config = await asyncio.shield(loading)
         except asyncio.CancelledError:
-            loading.add_done_callback(lambda late: None if late.exception() else late.result()[0].close())
+            loading.add_done_callback(_close_late)
             raise
         return await cls.start(backend, profile, config=config, max_calls=max_calls, observer=observer)
 
@@ -358,6 +358,12 @@ class Engine:
             if isinstance(event, (Finished, Prefilled, Failed)):
                 del self._sinks[request]
             sink(event)
+
+
+def _close_late(loading: asyncio.Future[tuple[Backend, EngineConfig]]) -> None:
+    """Close what was loaded after its loader had given up."""
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result()[0].close()
 
 
 def _formatter(backend: Backend, profile: Profile) -> PromptFormatter:

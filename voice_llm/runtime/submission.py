@@ -30,6 +30,11 @@ class Submission:
         self._request: Request | None = None
         self._reason: FinishReason | None = None
 
+    @property
+    def cancelled(self) -> FinishReason | None:
+        """Why it was cancelled, if it was: then there is no need to make the request any more."""
+        return self._reason
+
     def submit(self, request: Request) -> None:
         """Send the request on its way; one that was cancelled meanwhile ends at once, with its last event."""
         with self._lock:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
+from uuid import uuid4
 
 from ..errors import AtCapacityError, CallBusyError, NotFoundError
 from ..runtime import Call, Engine
@@ -19,6 +20,7 @@ __all__ = ["SoftCalls"]
 logger = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S: Final = 1.0
+_SWEEP_AT_MOST_EVERY_S: Final = 0.01
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +60,7 @@ class SoftCalls:
         """
         with self._host.admit(identity.tenant) as engine:
             if call_id is None:
-                async with engine.open_call(tenant=identity.tenant, soft=True) as call:
+                async with await self._make(engine, (identity.tenant, uuid4().hex)) as call:
                     yield engine, call
                 return
             name = (identity.tenant, call_id)
@@ -115,21 +117,23 @@ class SoftCalls:
         try:
             return await engine.open_call(call_id=call_id, tenant=tenant, soft=True)
         except AtCapacityError:
-            if not self._drop_oldest():
+            if not self._drop_oldest(tenant):
                 raise
         return await engine.open_call(call_id=call_id, tenant=tenant, soft=True)
 
-    def _drop_oldest(self) -> bool:
-        idle = [(kept.used_s, name) for name, kept in self._kept.items() if not kept.busy]
+    def _drop_oldest(self, tenant: str) -> bool:
+        """Drop the call that has been quiet for longest, of the tenant itself where it has one."""
+        idle = [(name[0] != tenant, kept.used_s, name) for name, kept in self._kept.items() if not kept.busy]
         if not idle:
             return False
-        self._kept.pop(min(idle)[1]).call.close_nowait()
+        *_, name = min(idle)
+        self._kept.pop(name).call.close_nowait()
         return True
 
     async def _sweep(self, engine: Engine) -> None:
         """Drop what has been quiet for too long; ends when nothing is kept."""
         while self._kept:
-            await asyncio.sleep(min(_SWEEP_EVERY_S, self._idle_s))
+            await asyncio.sleep(max(_SWEEP_AT_MOST_EVERY_S, min(_SWEEP_EVERY_S, self._idle_s)))
             limit_s = engine.clock() - self._idle_s
             for name in [n for n, kept in self._kept.items() if not kept.busy and kept.used_s <= limit_s]:
                 self._kept.pop(name).call.close_nowait()

@@ -49,10 +49,11 @@ class Supervisor:
         """Supervise to the end; returns the exit status."""
         before = {number: signal.signal(number, self._pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            while True:
+            while not self._stopping:
                 status = self._run_once()
                 if not self._starts_again(status):
-                    return 128 - status if status < 0 else status
+                    return self._status(status)
+            return 0
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -79,6 +80,11 @@ class Supervisor:
         logger.error("the server died of %s; it is started again", why)
         return True
 
+    def _status(self, status: int) -> int:
+        if self._stopping and -status in (signal.SIGTERM, signal.SIGINT):
+            return 0  # told to end before it could listen: what was wanted has happened
+        return 128 - status if status < 0 else status
+
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
         if self._child is not None and self._child.poll() is None:
@@ -87,4 +93,5 @@ class Supervisor:
 
 def this_command(*arguments: str) -> list[str]:
     """Return the command line that runs this program anew, with other arguments."""
-    return [sys.executable, "-m", "voice_llm.cli", *arguments]
+    # -P: as with the installed script, nothing is imported from the working directory.
+    return [sys.executable, "-P", "-m", "voice_llm.cli", *arguments]
