@@ -28,6 +28,9 @@ pytestmark = pytest.mark.unit
         ("seed", 1.0),
         ("stop", [""]),
         ("stop", 3),
+        ("stop", ["x"] * 17),
+        ("stop", ["x" * 257]),
+        ("stop", "x" * 257),
         ("grammar", 3),
         ("json_schema", "{}"),
     ],
@@ -39,6 +42,8 @@ def test_value_that_cannot_be_honoured_is_refused_by_name(name: str, value: Any)
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [{"seed": -1}, {"temperature": 0}, {"stop": "END"}, {"top_p": 1}])
+@pytest.mark.parametrize(
+    "value", [{"seed": -1}, {"temperature": 0}, {"stop": "END"}, {"stop": ["x" * 256] * 16}, {"top_p": 1}]
+)
 def test_value_at_the_edge_is_taken(value: dict[str, Any]) -> None:
     assert SamplingParams(**value)

@@ -11,6 +11,7 @@ import pytest
 from tests.runtime.helpers import GatedBackend, finished_of, profile, read, read_text, text_of, user
 from tests.servers.helpers import any_ports, edge_around
 from voice_llm import RemoteEngine
+from voice_llm._proto import engine_pb2 as pb
 from voice_llm.errors import (
     AtCapacityError,
     CallBusyError,
@@ -27,7 +28,9 @@ from voice_llm.errors import (
     WrongStateError,
 )
 from voice_llm.events import FinishReason, SentenceChunk, TextDelta, Thought, ToolCall
-from voice_llm.remote import CallFace, OpeningFace
+from voice_llm.remote import CallFace, OpeningFace, link
+from voice_llm.servers.grpc import engine_call
+from voice_llm.servers.grpc.engine_codec import event_of
 from voice_llm.testing import FakeBackend
 
 from .helpers import remote, serving, until
@@ -334,6 +337,35 @@ async def test_closing_the_connection_ends_what_runs_and_frees_the_server() -> N
             call.generate(user("Hi"))
         with pytest.raises(EngineDeadError):
             await engine.open_call()
+        await until(lambda: not edge.host.lent, "the call to be closed")
+
+
+async def test_a_reply_whose_end_is_not_known_here_fails_and_the_call_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with remote() as (engine, _), engine.open_call() as call:
+        with monkeypatch.context() as patched:
+            patched.setattr(engine_call, "event_of", ended_otherwise)
+            with pytest.raises(EngineError, match="not known here"):
+                await read(call.generate(user("Hi")))
+        assert await read_text(call.generate(user("Hi")))
+
+
+def ended_otherwise(request_id: int, event: Any, age: Any) -> pb.CallEvent:
+    """As a server of a later version."""
+    made = event_of(request_id, event, age)
+    if made.HasField("finished"):
+        made.finished.finish_reason = "bored"
+    return made
+
+
+async def test_a_server_that_cannot_be_understood_need_not_keep_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(event: Any) -> None:
+        raise RuntimeError("not understood")
+
+    async with remote() as (engine, edge):
+        call = await engine.open_call()
+        monkeypatch.setattr(link, "event_of", fail)
+        with pytest.raises(EngineError, match="cannot be read: RuntimeError"):
+            await read(call.generate(user("Hi")))
         await until(lambda: not edge.host.lent, "the call to be closed")
 
 

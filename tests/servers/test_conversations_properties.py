@@ -124,7 +124,7 @@ class Caller:
             self.open_calls.append(event.tool_call_id)
         elif isinstance(event, CallError):
             assert not event.fatal
-            assert event.code in {"wrong_state", "invalid_request", "internal"}
+            assert event.code in {"wrong_state", "invalid_request", "internal", "call_busy"}
 
     def check(self) -> None:
         assert self.ended is not None

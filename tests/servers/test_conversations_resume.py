@@ -87,7 +87,7 @@ class TestDrop:
         async with calling(FakeBackend(reply=lambda _: REPLY)) as edge:
             peer = Peer(edge.conversations)
             ready = await peer.start()
-            peer.say(Confirm("x"), Turn("t1", "Nerede?"))
+            peer.say(Turn("t1", "Nerede?"))
             await peer.until(TurnEnd)
             await peer.vanish()
             other = await taken_up(edge, ready)
@@ -118,7 +118,7 @@ class TestDrop:
             await peer.vanish()
             other = await taken_up(edge, ready)
             other.say(Confirm("s2"))
-            await other.until(CallError, 2)
+            await other.until(CallError)
             assert not other.all(Chunk)
             other.say(Confirm("s1"))
             await other.until(TurnEnd)

@@ -159,6 +159,31 @@ def test_what_is_no_object_or_nested_without_end_is_refused() -> None:
         parse_client_event({"type": "tool_result", "tool_call_id": "c", "result": endless})
 
 
+@pytest.mark.parametrize(
+    ("event", "param"),
+    [
+        ({"type": "start", "history": [7] * 16_385}, "history"),
+        ({"type": "start", "tools": [7] * 129}, "tools"),
+        ({"type": "start", "params": {"stop": [7] * 17}}, "params.stop"),
+        ({"type": "turn", "turn_id": "t1", "text": "x", "params": {"stop": [7] * 17}}, "params.stop"),
+    ],
+    ids=["history", "tools", "stop", "stop-of-a-turn"],
+)
+def test_items_too_many_are_refused_before_any_is_read(event: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError, match="more than") as refused:
+        parse_client_event(event)
+    assert refused.value.param == param
+
+
+def test_server_may_take_more_messages_or_fewer() -> None:
+    history = [{"role": "user", "content": "Alo"}] * 16_385
+    start = parse_client_event({"type": "start", "history": history}, max_messages=20_000)
+    assert isinstance(start, Start)
+    assert len(start.history) == 16_385
+    with pytest.raises(InvalidRequestError, match="more than 3"):
+        parse_client_event({"type": "start", "history": history[:4]}, max_messages=3)
+
+
 class TestParams:
     def test_each_value_takes_the_place_of_what_held_before(self) -> None:
         given = {k: v for k, v in ALL_PARAMS.items() if k not in ("reasoning_effort", "lora_adapter_id", "json_schema")}

@@ -103,3 +103,45 @@ def test_taking_back_a_question_removes_just_that_one() -> None:
     assert history.messages[0] is first
     history.take_back(second)
     assert len(history) == 1
+
+
+class TestRoom:
+    """Text that no prompt can hold is not kept."""
+
+    def told(self, history: History, *texts: str) -> None:
+        for text in texts:
+            asked = question(text)
+            history.add(asked)
+            history.answer(asked, [Message("assistant", "Tamam.")])
+
+    def test_oldest_turns_are_forgotten_whole_and_the_instructions_stay(self) -> None:
+        history = History("Be brief.", [Message("assistant", "Hello."), question("Hi")], room_tokens=100)
+        self.told(history, "a" * 300, "b" * 300, "c" * 300)
+        assert [m.content[:1] for m in history.messages] == ["B", "b", "T", "c", "T"]
+
+    def test_last_turn_stays_however_long_it_is(self) -> None:
+        history = History(room_tokens=10)
+        self.told(history, "a", "b" * 300)
+        assert [m.content[:1] for m in history.messages] == ["b", "T"]
+
+    def test_question_that_is_refused_costs_nothing(self) -> None:
+        history = History(room_tokens=100)
+        self.told(history, "a" * 300)
+        before = history.messages
+        refused = question("b" * 3000)
+        history.add(refused)
+        history.take_back(refused)
+        assert history.messages == before
+
+    def test_short_turns_are_not_free(self) -> None:
+        history = History(room_tokens=100)
+        self.told(history, *["x"] * 1000)
+        assert len(history) < 30
+
+    def test_what_was_given_and_retrieved_counts(self) -> None:
+        history = History(room_tokens=100)
+        for letter in "abc":
+            asked = Message("user", letter, rag_context="x" * 300)
+            history.add(asked)
+            history.answer(asked, ())
+        assert [m.content for m in history.messages] == ["b", "c"]

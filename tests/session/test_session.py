@@ -8,22 +8,23 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from voice_llm.backend import BatchEntry
-from voice_llm.config import SamplingParams
+from voice_llm.config import EngineConfig, SamplingParams
 from voice_llm.errors import (
     AtCapacityError,
     BackendError,
     ContextTooLongError,
     EngineDeadError,
+    InvalidRequestError,
     WrongStateError,
 )
 from voice_llm.events import FinishReason, Usage
 from voice_llm.prompt import Message
-from voice_llm.runtime import Engine
+from voice_llm.runtime import Engine, ReplyStream
 from voice_llm.session import (
     CallError,
     CallSession,
@@ -269,6 +270,42 @@ class TestTurn:
             session.interrupt()
             assert said(session) == ["Alo", "Buyurun."]
             assert spoken(await read(session.turn("Kısaca?"))) == "You said Kısaca?. That makes 2."
+
+    @pytest.mark.parametrize("speculative", [False, True])
+    async def test_turns_that_failed_leave_nothing_behind(self, *, speculative: bool) -> None:
+        def streams() -> int:
+            gc.collect()
+            return sum(type(each) is ReplyStream for each in gc.get_objects())
+
+        before = streams()
+        async with calling() as (session, engine):
+            for number in range(20):
+                turn = session.start_turn("x" * 3000, turn_id=f"t{number}", speculative=speculative)
+                if speculative:
+                    await prompts_made(engine)
+                    session.withdraw(f"t{number}")
+                await read(turn)
+            await session.start_turn("Alo").aclose()
+            del turn
+            assert streams() <= before + 2
+
+    async def test_message_of_an_error_is_short(self) -> None:
+        class Quoting(FakeBackend):
+            def new_sampler(self, *_: Any, **__: Any) -> NoReturn:
+                raise InvalidRequestError("y" * 5000)
+
+        async with calling(Quoting(sequences=1)) as (session, _):
+            error, _end = await read(session.turn("Alo"))
+            assert isinstance(error, CallError)
+            assert error.message == "y" * 500
+
+    async def test_history_is_kept_as_far_as_a_prompt_can_hold_it(self) -> None:
+        small = {"engine": EngineConfig(context_per_call=64)}
+        async with calling(FakeBackend(sequences=1, reply=lambda _: "Tamam."), profile=small) as (session, _):
+            for _number in range(30):
+                await read(session.turn("x" * 100))
+            assert len(said(session)) < 10
+            assert said(session)[-2:] == ["x" * 100, "Tamam."]
 
     async def test_dead_engine_ends_the_turn_and_refuses_the_next(self) -> None:
         backend = GatedBackend()

@@ -68,6 +68,7 @@ def benchmark(
 
     async def run() -> ExitCode:
         endpoints = Endpoints.of_grpc(grpc_endpoint, tls_ca, tls_cert, tls_key, tenant, api_key)
+        endpoints.check_tenant()
         return await measure_rounds(
             endpoints,
             concurrent=concurrent,

@@ -67,7 +67,10 @@ TenantOption = Annotated[
 ApiKeyOption = Annotated[
     str | None,
     typer.Option(
-        help="Key of the server, never shown.", envvar="VOICE_LLM_API_KEY", metavar="KEY", rich_help_panel=_SERVER
+        help="Key of the server; the variable keeps it out of the process list.",
+        envvar="VOICE_LLM_API_KEY",
+        metavar="KEY",
+        rich_help_panel=_SERVER,
     ),
 ]
 
@@ -124,9 +127,18 @@ class Endpoints:
         """Whether gRPC is encrypted: it is as soon as one of the files is given."""
         return self.tls_ca is not None or self.tls_cert is not None
 
+    def check_tenant(self) -> None:
+        """Check that there is a tenant to name, which GenerateStream wants beside a key or certificate too.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if "x-tenant-id" not in self.headers():
+            raise ConfigError("--tenant is missing: with a key or a certificate, say whose it is", param="tenant")
+
     def headers(self) -> dict[str, str]:
         """Return the headers, or gRPC metadata, that say who is asking."""
-        # GenerateStream wants a tenant by name, where no certificate or key has one to say.
+        # Without a key or certificate that has one, the tenant is named.
         anonymous = not self.uses_tls and self.api_key is None
         tenant = self.tenant or ("default" if anonymous else None)
         headers = {} if tenant is None else {"x-tenant-id": tenant}

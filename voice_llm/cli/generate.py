@@ -61,6 +61,7 @@ def generate(
 
     async def run() -> ExitCode:
         endpoints = Endpoints.of_grpc(grpc_endpoint, tls_ca, tls_cert, tls_key, tenant, api_key)
+        endpoints.check_tenant()
         question = require("grpc_client").Question(
             prompt=prompt,
             system=text_or_file(system) or "",

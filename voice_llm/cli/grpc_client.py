@@ -14,21 +14,8 @@ import grpc
 import grpc.aio
 
 from .._proto import call_pb2, call_pb2_grpc, llama_pb2, llama_pb2_grpc
-from ..errors import (
-    AtCapacityError,
-    CallBusyError,
-    ConfigError,
-    DrainingError,
-    EngineError,
-    ForbiddenError,
-    InvalidRequestError,
-    LoadingError,
-    NotFoundError,
-    TooLargeError,
-    UnauthenticatedError,
-    VoiceLLMError,
-    WrongStateError,
-)
+from ..errors import ConfigError, EngineError, InvalidRequestError, VoiceLLMError
+from ..remote.errors import error_of_status, has_own_code
 from .client import UnreachableError
 from .endpoints import Endpoints
 
@@ -39,6 +26,8 @@ _CHECK: Final = "/grpc.health.v1.Health/Check"
 _HEALTH: Final = {b"\x08\x01": "healthy", b"\x08\x02": "not serving"}
 
 _KEEPALIVE: Final = (("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000))
+
+_UNREACHABLE: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 # Part of what gRPC says of a connection that failed -> what that means.
 _FAILURES: Final = (
@@ -57,32 +46,6 @@ _FAILURES: Final = (
     ("timed out", "no answer in time"),
     ("deadline exceeded", "no answer in time"),
 )
-
-_BY_CODE: Final[dict[str, type[VoiceLLMError]]] = {
-    error.code: error
-    for error in (
-        InvalidRequestError,
-        UnauthenticatedError,
-        ForbiddenError,
-        NotFoundError,
-        CallBusyError,
-        WrongStateError,
-        TooLargeError,
-        AtCapacityError,
-        LoadingError,
-        DrainingError,
-    )
-}
-# Where a server of the same contract does not name its code.
-_BY_STATUS: Final[dict[grpc.StatusCode, type[VoiceLLMError]]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
-    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
-    grpc.StatusCode.PERMISSION_DENIED: ForbiddenError,
-    grpc.StatusCode.NOT_FOUND: NotFoundError,
-    grpc.StatusCode.ABORTED: CallBusyError,
-    grpc.StatusCode.FAILED_PRECONDITION: WrongStateError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: AtCapacityError,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,14 +146,10 @@ class GrpcClient:
 
     def error_of(self, error: grpc.aio.AioRpcError) -> VoiceLLMError:
         """Return a failed request's error as one of our own."""
-        trailers = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
-        code, status, message = trailers.get("error-code"), error.code(), error.details() or "it says no more"
-        kind = _BY_CODE.get(code) if code is not None else _BY_STATUS.get(status)
-        if kind is not None:
-            return _with_hint(kind, message, trailers.get("retry-after-ms", ""))
-        if code is None and status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return UnreachableError(self._endpoint, why_unreachable(message))
-        return EngineError(f"the server failed: {message}")
+        if not has_own_code(error) and error.code() in _UNREACHABLE:
+            return UnreachableError(self._endpoint, why_unreachable(error.details() or "it says no more"))
+        known = error_of_status(error)
+        return EngineError(f"the server failed: {known}") if isinstance(known, EngineError) else known
 
 
 class Conversation:
@@ -251,12 +210,6 @@ def _request(question: Question) -> llama_pb2.GenerateStreamRequest:
         )
     except ValueError as e:  # a number that no field can hold, or bytes of the command line that are no text
         raise InvalidRequestError(f"this cannot be asked: {e}") from e
-
-
-def _with_hint(kind: type[VoiceLLMError], message: str, retry_after_ms: str) -> VoiceLLMError:
-    if not issubclass(kind, (AtCapacityError, LoadingError, DrainingError)):
-        return kind(message)
-    return kind(message, retry_after_s=int(retry_after_ms) / 1e3) if retry_after_ms.isdigit() else kind(message)
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from ..errors import InvalidRequestError
+
+# Each token of a reply is looked through for all of them, on the one thread that all calls share.
+MAX_STOPS: Final = 16
+MAX_STOP_CHARS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,7 @@ class SamplingParams:
         presence_penalty: Subtracted once from the logits of tokens already in this reply.
         frequency_penalty: Subtracted for each occurrence in this reply.
         seed: Makes sampling repeatable; None draws a fresh one.
-        stop: Strings that end the reply; none of them is ever part of the text.
+        stop: Strings that end the reply; none of them is ever part of the text. At most 16, of 1 to 256 characters.
         grammar: GBNF grammar with a ``root`` rule that the reply must match.
         json_schema: JSON schema that the reply must match; excludes ``grammar``.
     """
@@ -56,8 +60,10 @@ class SamplingParams:
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if self.seed is not None and not (whole and -(2**63) <= self.seed < 2**63):
             raise InvalidRequestError(f"seed must be a 64-bit whole number, not {self.seed!r}", param="seed")
-        if not all(isinstance(s, str) and s for s in self.stop):
-            raise InvalidRequestError("stop strings must be strings and not empty", param="stop")
+        if len(self.stop) > MAX_STOPS:
+            raise InvalidRequestError(f"stop must hold at most {MAX_STOPS} strings, not {len(self.stop)}", param="stop")
+        if not all(isinstance(s, str) and 1 <= len(s) <= MAX_STOP_CHARS for s in self.stop):
+            raise InvalidRequestError(f"stop must hold strings of 1 to {MAX_STOP_CHARS} characters", param="stop")
         if not isinstance(self.grammar, str | None):
             raise InvalidRequestError(f"grammar must be text, not {self.grammar!r}", param="grammar")
         if not isinstance(self.json_schema, Mapping | None):

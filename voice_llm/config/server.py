@@ -44,7 +44,7 @@ class ServerConfig:
         ws_port: Of WebSocket calls.
         drain_s: How long calls may go on after SIGTERM, in seconds.
         resume_s: How long a call waits for its dropped connection to come back, in seconds.
-        call_idle_s: How long a call known only by ``x-call-id`` is kept without a request, in seconds.
+        call_idle_s: How long a call known only by ``x-call-id`` is kept without a request, in seconds; at least 1.
         max_request_bytes: Largest HTTP body, gRPC message or WebSocket message.
         max_messages: Most messages of one request's history.
         max_reply_tokens: Largest ``max_tokens`` that a request may ask for.
@@ -80,8 +80,8 @@ class ServerConfig:
     def __post_init__(self) -> None:
         for name, (low, high) in _WHOLE_NUMBERS.items():
             _check_number(name, getattr(self, name), low, high, (int,), "a whole number")
-        for name in _DURATIONS:
-            _check_number(name, getattr(self, name), 0, _DAY_S, (int, float), "a number of seconds")
+        for name, low_s in _DURATIONS.items():
+            _check_number(name, getattr(self, name), low_s, _DAY_S, (int, float), "a number of seconds")
         if self.max_calls_per_tenant is not None:
             _check_number("max_calls_per_tenant", self.max_calls_per_tenant, 1, 1_000_000, (int,), "a whole number")
         _check_ports({name: getattr(self, name) for name in _PORTS})
@@ -116,7 +116,7 @@ class ServerConfig:
 
 
 _PORTS: Final = ("http_port", "grpc_port", "metrics_port", "ws_port")
-_DURATIONS: Final = ("drain_s", "resume_s", "call_idle_s")
+_DURATIONS: Final = {"drain_s": 0, "resume_s": 0, "call_idle_s": 1}
 _DAY_S: Final = 86_400
 _WHOLE_NUMBERS: Final[dict[str, tuple[int, int]]] = {
     **dict.fromkeys(_PORTS, (0, 65535)),

@@ -31,7 +31,8 @@ class RemoteCall:
     """One phone call's place in an engine elsewhere; used as ``Call`` is, and failing as it does.
 
     Timings are the server's, from the arrival of a request there; what a request had waited here when it was sent
-    (``arrival_s``, up to a minute) is part of them, and the time on the network is not.
+    (``arrival_s``, up to a minute) is part of them, and the time on the network is not. Of that wait, the server lets
+    the last second at most count for a request's place among those of others.
     """
 
     def __init__(self, engine: RemoteEngine, link: CallLink, *, call_id: str, tenant: str) -> None:

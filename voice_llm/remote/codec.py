@@ -107,10 +107,14 @@ def _tool_call(call: pb.RequestedTool) -> ToolCall | Failed:
         return Failed(EngineError("the server's tool call cannot be read"))
 
 
-def _finished(event: pb.Finished) -> Finished:
+def _finished(event: pb.Finished) -> Finished | Failed:
+    try:
+        reason = FinishReason(event.finish_reason)
+    except ValueError:
+        return Failed(EngineError("the server's reason for the end of a reply is not known here"))
     names = [field.name for field in dataclasses.fields(Timings)]
     timings = {name: getattr(event.timings, name) for name in names if event.timings.HasField(name)}
-    return Finished(FinishReason(event.finish_reason), _usage(event.usage), Timings(**timings))
+    return Finished(reason, _usage(event.usage), Timings(**timings))
 
 
 def _usage(usage: call_pb2.Usage) -> Usage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Final
 
 import grpc
@@ -27,7 +26,7 @@ from ..errors import (
     WrongStateError,
 )
 
-__all__ = ["error_of_request", "error_of_rpc"]
+__all__ = ["RemoteContextTooLongError", "error_of_request", "error_of_rpc", "error_of_status", "has_own_code"]
 
 _PLAIN: Final[dict[str, type[VoiceLLMError]]] = {
     kind.code: kind
@@ -43,16 +42,32 @@ _PLAIN: Final[dict[str, type[VoiceLLMError]]] = {
 }
 _RETRIED: Final = {kind.code: kind for kind in (AtCapacityError, DrainingError, LoadingError)}
 
-# What gRPC itself, or a proxy, says without our code beside it.
+_CODE: Final = "error-code"
+
+# What gRPC itself, a proxy, or another server of the same contract says, without our code beside it.
 _BY_STATUS: Final[dict[grpc.StatusCode, type[VoiceLLMError]]] = {
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
     grpc.StatusCode.PERMISSION_DENIED: ForbiddenError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: TooLargeError,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.ABORTED: CallBusyError,
+    grpc.StatusCode.FAILED_PRECONDITION: WrongStateError,
     grpc.StatusCode.UNAVAILABLE: EngineDeadError,
     grpc.StatusCode.DEADLINE_EXCEEDED: EngineDeadError,
     grpc.StatusCode.CANCELLED: EngineDeadError,
 }
+
+
+class RemoteContextTooLongError(ContextTooLongError):
+    """Prompt and reserved reply do not fit, as a server says in words alone: its numbers are all 0."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(prompt_tokens=0, max_tokens=0, context_tokens=0)
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
 
 
 def error_of_request(failed: pb.RequestError) -> VoiceLLMError:
@@ -71,17 +86,32 @@ def error_of_request(failed: pb.RequestError) -> VoiceLLMError:
 
 
 def error_of_rpc(error: grpc.aio.AioRpcError, endpoint: str) -> VoiceLLMError:
-    """Return what an RPC that failed as a whole raises."""
-    trailers = {str(name): value for name, value in error.trailing_metadata() or ()}
-    code, details = trailers.get("error-code"), error.details() or ""
-    if isinstance(code, str):
-        retry_after_s = None
-        with suppress(ValueError):
-            retry_after_s = float(trailers.get("retry-after-ms") or "") / 1e3
-        return _error(code, details, None, retry_after_s)
+    """Return what an RPC of an engine elsewhere that failed as a whole raises."""
+    if has_own_code(error):
+        return error_of_status(error)
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return ConfigError(f"{endpoint} answers gRPC, but has no voice_llm.v1.EngineService", param="endpoint")
-    return _BY_STATUS.get(error.code(), EngineError)(f"{endpoint}: {details or error.code().name.lower()}")
+    known = error_of_status(error)
+    return type(known)(f"{endpoint}: {known}")
+
+
+def error_of_status(error: grpc.aio.AioRpcError) -> VoiceLLMError:
+    """Return what a failed RPC's code says or, without one of ours, its status; an ``EngineError`` if neither does."""
+    trailers = _trailers(error)
+    code, status, details = trailers.get(_CODE), error.code(), error.details() or ""
+    if code is None:
+        return _BY_STATUS.get(status, EngineError)(details or status.name.lower())
+    hint_ms = trailers.get("retry-after-ms", "")
+    return _error(code, details, None, int(hint_ms) / 1e3 if hint_ms.isdecimal() else None)
+
+
+def has_own_code(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a server of ours has said what is wrong, beside the status."""
+    return _CODE in _trailers(error)
+
+
+def _trailers(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    return {str(name): value for name, value in error.trailing_metadata() or () if isinstance(value, str)}
 
 
 def _error(code: str, message: str, param: str | None, retry_after_s: float | None) -> VoiceLLMError:
@@ -89,4 +119,6 @@ def _error(code: str, message: str, param: str | None, retry_after_s: float | No
         return _RETRIED[code](message, **({} if retry_after_s is None else {"retry_after_s": retry_after_s}))
     if code in _PLAIN:
         return _PLAIN[code](message)
+    if code == RemoteContextTooLongError.code:
+        return RemoteContextTooLongError(message)
     return InvalidRequestError(message, param=param) if code == InvalidRequestError.code else EngineError(message)

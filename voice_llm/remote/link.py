@@ -14,7 +14,7 @@ import grpc
 
 from .._proto import engine_pb2 as pb
 from ..engine import Failed
-from ..errors import EngineDeadError, VoiceLLMError, WrongStateError
+from ..errors import EngineDeadError, EngineError, VoiceLLMError, WrongStateError
 from ..events import Finished, FinishReason, Prefilled
 from .codec import event_of
 from .errors import error_of_rpc
@@ -152,6 +152,9 @@ class CallLink:
                 self._dispatch(event)
         except VoiceLLMError as e:
             error = e
+        except Exception as e:
+            logger.exception("what %s says cannot be read", self._endpoint)
+            error = EngineError(f"what {self._endpoint} says cannot be read: {type(e).__name__}")
         finally:
             self._end(error)
 
@@ -166,6 +169,7 @@ class CallLink:
     def _end(self, error: VoiceLLMError) -> None:
         if self._hurry is not None:
             self._hurry.cancel()
+        self._rpc.cancel()  # nobody reads it any more: the server must not keep the call
         if not self._closed:
             self._error = error
         self._outbox.put_nowait(None)

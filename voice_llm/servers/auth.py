@@ -60,13 +60,20 @@ class Authenticator:
         return _own(self._owner(_key_in(authorization, subprotocols)), tenant)
 
     def by_certificate(
-        self, *, names: Sequence[str] | None, authorization: str | None = None, tenant: str | None, loopback: bool
+        self,
+        *,
+        names: Sequence[str] | None,
+        common_name: str | None = None,
+        authorization: str | None = None,
+        tenant: str | None,
+        loopback: bool,
     ) -> Identity:
         """Identify the sender of a gRPC request; a certificate goes before a key.
 
         Args:
-            names: What the client's certificate names: the common name, if it has one, then the alternative names.
+            names: What the client's certificate names, the common name and the alternative names.
                 None where the connection is plain text: what is said of keys holds then.
+            common_name: The one of them that is the tenant where no list says whose a name is; None without one.
             authorization: The metadata of that name.
             tenant: The ``x-tenant-id`` metadata.
             loopback: Whether the peer is on this machine.
@@ -78,7 +85,7 @@ class Authenticator:
         """
         if names is None:
             return self.by_key(authorization=authorization, tenant=tenant, loopback=loopback)
-        return _own(self._holder(names), tenant)
+        return _own(self._holder(names, common_name), tenant)
 
     def _anonymous(self, tenant: str | None, *, loopback: bool) -> Identity:
         named = DEFAULT_TENANT if tenant is None else _checked(tenant)
@@ -97,11 +104,11 @@ class Authenticator:
             raise UnauthenticatedError("the key is unknown")
         return Identity((self._keys or [])[found - 1][1], f"key {found}")
 
-    def _holder(self, names: Sequence[str]) -> Identity:
+    def _holder(self, names: Sequence[str], common_name: str | None) -> Identity:
         if self._clients is None:
-            if not names or not is_tenant_name(names[0]):
-                raise ForbiddenError("the client's certificate has no name that can be a tenant's")
-            return Identity(names[0], f"certificate {names[0]}")
+            if common_name is None or not is_tenant_name(common_name):
+                raise ForbiddenError("the client's certificate has no common name that can be a tenant's")
+            return Identity(common_name, f"certificate {common_name}")
         known = [(name, self._clients[name]) for name in names if name in self._clients]
         if len({tenant for _, tenant in known}) != 1:
             raise ForbiddenError("the client's certificate belongs to " + ("several tenants" if known else "nobody"))

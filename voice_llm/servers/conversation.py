@@ -12,8 +12,9 @@ from enum import Enum
 from typing import Final
 
 from ..config import SamplingParams
-from ..errors import EngineDeadError, EngineError, SlowConsumerError, VoiceLLMError, WrongStateError
-from ..session import CallError, CallSession, Ready, SessionEvent
+from ..errors import CallBusyError, EngineDeadError, EngineError, SlowConsumerError, VoiceLLMError, WrongStateError
+from ..observer import Observer
+from ..session import CallError, CallSession, Ended, Ready, SessionEvent
 from ..session.contract import (
     ClientEvent,
     Confirm,
@@ -35,6 +36,9 @@ from .status import reply_to
 __all__ = ["Conversation", "ConversationState", "error_event", "unforeseen"]
 
 logger = logging.getLogger(__name__)
+
+# A turn that is superseded or withdrawn is not over before the engine has let go of it, and its events are told.
+_MAX_UNTOLD_TURNS: Final = 4
 
 ParamsCheck = Callable[[Params, SamplingParams], SamplingParams]
 """Applies what a peer asked for to the sampling that holds without it, within the server's bounds."""
@@ -67,6 +71,7 @@ class Conversation:
         resume_s: How long it waits for a dropped connection.
         on_end: Called once, when it has freed all it held, before it tells its last event.
         is_alive: Whether the engine can still be used.
+        observer: Is told of events that were refused.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Conversation:
         resume_s: float,
         on_end: Callable[[], None],
         is_alive: Callable[[], bool],
+        observer: Observer,
     ) -> None:
         self._session = session
         self._sampling = sampling
@@ -85,6 +91,7 @@ class Conversation:
         self._resume_s = resume_s
         self._on_end = on_end
         self._is_alive = is_alive
+        self._observer = observer
         self._state = ConversationState.STARTING
         self._token = secrets.token_urlsafe(32)
         self._ready: Ready | None = None
@@ -92,6 +99,7 @@ class Conversation:
         self._outbox: Outbox | None = None
         self._opening: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
+        self._untold = 0
         self._ending: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -167,11 +175,13 @@ class Conversation:
         except EngineDeadError:
             raise
         except VoiceLLMError as e:
-            self._tell(error_event(e, turn_id=getattr(event, "turn_id", None)))
+            self.refuse(e, turn_id=getattr(event, "turn_id", None))
 
-    def refuse(self, error: VoiceLLMError) -> None:
-        """Tell of an event that could not even be read."""
-        self._tell(error_event(error))
+    def refuse(self, error: VoiceLLMError, *, turn_id: str | None = None) -> None:
+        """Tell of an event that had no effect; the next connection need not hear of it."""
+        self._observer.event_refused(error.code)
+        if self._outbox is not None:
+            self._outbox.push(error_event(error, turn_id=turn_id))
 
     def end(self, reason: str) -> None:
         """End the call, in the background; once more is harmless."""
@@ -181,10 +191,10 @@ class Conversation:
                 self._outbox.hurry()
             self._ending = asyncio.create_task(self._end(reason), name="voice-llm-call-end")
 
-    def fail(self, error: VoiceLLMError) -> None:
+    def fail(self, error: VoiceLLMError, *, reason: str = "error") -> None:
         """End the call with an error as the last that the connection hears of it."""
         self._lose_connection(error)
-        self.end("error")
+        self.end(reason)
 
     async def wait_ended(self) -> None:
         """Wait until it has freed all it held."""
@@ -228,6 +238,8 @@ class Conversation:
                 raise WrongStateError("the call has been started already")
 
     def _begin(self, turn: Turn) -> None:
+        if self._untold >= _MAX_UNTOLD_TURNS:
+            raise CallBusyError(f"{self._untold} turns of the call are not over yet")
         params = turn.params or Params()
         events = self._session.start_turn(
             turn.text,
@@ -237,6 +249,7 @@ class Conversation:
             tool_choice=params.tool_choice or None,
             speculative=turn.speculative,
         )
+        self._untold += 1
         self._telling = asyncio.create_task(self._tell_turn(events, self._telling), name="voice-llm-turn")
 
     async def _tell_turn(self, events: AsyncGenerator[SessionEvent, None], before: asyncio.Task[None] | None) -> None:
@@ -252,6 +265,8 @@ class Conversation:
                 raise EngineDeadError("the engine has ended during a turn")
         except Exception as e:
             self.fail(e if isinstance(e, VoiceLLMError) else unforeseen(e))
+        finally:
+            self._untold -= 1
 
     async def _room(self) -> None:
         """Let the reader catch up; one that does not loses the call, unless another one has taken its place."""
@@ -277,18 +292,23 @@ class Conversation:
     async def _end(self, reason: str) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
+        error: VoiceLLMError | None = None
+        ended: Ended | None = None
         try:
             ended = await self._session.end(reason)
             for task in (self._opening, self._telling):
                 if task is not None:
                     await asyncio.wait({task})
+        except Exception as e:
+            error = e if isinstance(e, VoiceLLMError) else unforeseen(e)
         finally:
             self._move(ConversationState.ENDED)
             self._on_end()
-        self._tell(ended)
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None
+            if ended is not None:
+                self._tell(ended)
+            if self._outbox is not None:
+                self._outbox.close(error)
+                self._outbox = None
 
     def _move(self, state: ConversationState) -> None:
         if state not in _MOVES[self._state]:

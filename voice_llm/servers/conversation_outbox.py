@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 from ..errors import InvalidRequestError, SlowConsumerError, VoiceLLMError
-from ..session import Chunk, Ready, SessionEvent, TurnEnd
+from ..session import CallError, CallThought, CallToolCall, Chunk, Ready, SessionEvent, TurnEnd
 
 __all__ = ["EventLog", "Outbox"]
 
@@ -16,6 +16,7 @@ _FULL_EVENTS: Final = 256
 
 _KEPT_TURNS: Final = 8
 _KEPT_EVENTS: Final = 16_384
+_KEPT_CHARS: Final = 1 << 20
 
 
 class Outbox:
@@ -101,6 +102,7 @@ class EventLog:
         self._events: deque[SessionEvent] = deque()
         self._told: dict[str, int] = {}
         self._ends = 0
+        self._chars = 0
 
     def __len__(self) -> int:
         return len(self._events)
@@ -113,8 +115,11 @@ class EventLog:
             self._told[event.turn_id] = event.index
         self._events.append(event)
         self._ends += isinstance(event, TurnEnd)
-        while self._ends > _KEPT_TURNS or len(self._events) > _KEPT_EVENTS:
-            self._ends -= isinstance(self._events.popleft(), TurnEnd)
+        self._chars += _chars(event)
+        while self._ends > _KEPT_TURNS or len(self._events) > _KEPT_EVENTS or self._chars > _KEPT_CHARS:
+            forgotten = self._events.popleft()
+            self._ends -= isinstance(forgotten, TurnEnd)
+            self._chars -= _chars(forgotten)
 
     def since(self, turn_id: str, index: int) -> list[SessionEvent]:
         """Return what came after a chunk, as far as it is kept; all that is kept where no turn is named.
@@ -131,3 +136,16 @@ class EventLog:
             if isinstance(event, Chunk) and (event.turn_id, event.index) == (turn_id, index):
                 return events[place + 1 :]
         return events
+
+
+def _chars(event: SessionEvent) -> int:
+    """Return how much text an event holds, roughly."""
+    match event:
+        case Chunk(text=text) | CallThought(text=text):
+            return len(text)
+        case CallToolCall():
+            return len(event.name) + len(str(event.arguments))
+        case CallError():
+            return len(event.message)
+        case _:
+            return 0

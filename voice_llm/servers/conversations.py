@@ -12,12 +12,15 @@ from uuid import uuid4
 
 from ..config import SamplingParams, ServerConfig
 from ..errors import (
+    AtCapacityError,
+    DrainingError,
     InvalidRequestError,
+    LoadingError,
     NotFoundError,
     VoiceLLMError,
     WrongStateError,
 )
-from ..prompt import parse_messages
+from ..observer import Observer
 from ..runtime import Engine
 from ..session import CallSession, Ended, SessionEvent
 from ..session.contract import ClientEvent, End, Params, Start, check_event
@@ -25,12 +28,14 @@ from .conversation import Conversation, error_event, unforeseen
 from .conversation_outbox import Outbox
 from .host import EngineHost
 from .identity import Identity
+from .status import RETRY_AFTER_S
 
 __all__ = ["Conversations"]
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 5.0
+_START_WITHIN_S: Final = 10.0
 
 
 class Conversations:
@@ -40,16 +45,30 @@ class Conversations:
         host: Lends the engine.
         config: Bounds.
         patience_s: How long a full connection waits for its peer to take an event before the call is given up.
+        start_within_s: How long a connection may go on without a call.
     """
 
-    def __init__(self, host: EngineHost, config: ServerConfig, *, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(
+        self,
+        host: EngineHost,
+        config: ServerConfig,
+        *,
+        patience_s: float = _PATIENCE_S,
+        start_within_s: float = _START_WITHIN_S,
+    ) -> None:
         self._host = host
         self._config = config
         self._patience_s = patience_s
+        self._start_within_s = start_within_s
         self._calls: dict[tuple[str, str], Conversation] = {}
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    @property
+    def observer(self) -> Observer:
+        """Who is told what happens."""
+        return self._host.observer
 
     def __repr__(self) -> str:
         return f"<Conversations [{len(self)} calls]>"
@@ -70,7 +89,8 @@ class Conversations:
             (``contextlib.aclosing``) where it leaves early.
 
         Raises:
-            InvalidRequestError: The first event cannot be read, or the call cannot be started as asked.
+            InvalidRequestError: The first event cannot be read, the call cannot be started as asked, or no event
+                starts one for too long.
             NotFoundError: There is no such profile, adapter, or call to take up.
             AtCapacityError: There is no room, for the tenant or at all.
             LoadingError: The engine is not ready.
@@ -81,19 +101,23 @@ class Conversations:
         """
         connection = _Connection(self, identity, Outbox(self._patience_s))
         reading = asyncio.create_task(connection.listen(incoming), name="voice-llm-connection")
+        deadline = asyncio.get_running_loop().call_later(
+            self._start_within_s, connection.give_up, f"no call was started within {self._start_within_s:g} s"
+        )
         try:
             while (event := await connection.outbox.next()) is not None:
                 yield event
         finally:
+            deadline.cancel()
             connection.drop()
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
     async def close(self) -> None:
-        """End all calls, for the reason ``server_closed``; idempotent."""
+        """End all calls: the server is about to end; idempotent."""
         calls = list(self._calls.values())
         for call in calls:
-            call.end("server_closed")
+            call.fail(DrainingError(retry_after_s=RETRY_AFTER_S["draining"]), reason="server_closed")
         await asyncio.gather(*(call.wait_ended() for call in calls))
 
     def begin(self, start: Start, identity: Identity, outbox: Outbox) -> Conversation:
@@ -112,10 +136,11 @@ class Conversations:
             raise
 
     def _resume(self, start: Start, identity: Identity, outbox: Outbox) -> Conversation:
-        call = self._calls.get((identity.tenant, start.call_id))
-        if call is None or not call.resume(start.resume_token, start.last_turn_id, start.last_index, outbox):
-            raise NotFoundError("there is no call of that id and token to take up again")
-        return call
+        for (tenant, call_id), call in self._calls.items():
+            mine = tenant == identity.tenant and start.call_id in ("", call_id)
+            if mine and call.resume(start.resume_token, start.last_turn_id, start.last_index, outbox):
+                return call
+        raise NotFoundError("there is no call of that id and token to take up again")
 
     def _admit(self, start: Start, identity: Identity, outbox: Outbox) -> Conversation:
         name = (identity.tenant, start.call_id or uuid4().hex)
@@ -131,7 +156,7 @@ class Conversations:
                 tenant=name[0],
                 system_prompt=start.system_prompt,
                 rag_context=start.rag_context or None,
-                history=parse_messages(start.history) if start.history else (),
+                history=start.history,
                 params=sampling,
                 tools=start.tools,
                 tool_choice=start.params.tool_choice or "auto",
@@ -149,6 +174,7 @@ class Conversations:
             resume_s=self._config.resume_s,
             on_end=ended,
             is_alive=lambda: engine.is_alive,
+            observer=self._host.observer,
         )
         call.open(outbox, on_refused=self._refused)
         return call
@@ -173,7 +199,8 @@ class Conversations:
         return params.apply(dataclasses.replace(sampling, max_tokens=min(sampling.max_tokens, most)))
 
     def _refused(self, error: VoiceLLMError) -> None:
-        self._host.observer.call_refused(error.code)
+        if isinstance(error, (AtCapacityError, LoadingError, DrainingError)):
+            self._host.observer.call_refused(error.code)
 
 
 class _Connection:
@@ -192,6 +219,11 @@ class _Connection:
         if self._call is not None:
             self._call.detach(self.outbox)
 
+    def give_up(self, why: str) -> None:
+        """End a connection that has started no call."""
+        if self._call is None:
+            self.outbox.close(InvalidRequestError(why))
+
     async def listen(self, incoming: AsyncIterator[ClientEvent | InvalidRequestError]) -> None:
         """Take what the peer says until it says no more."""
         ending = False
@@ -204,6 +236,7 @@ class _Connection:
                 self._take_safely(event)
                 if ending:
                     break
+                await asyncio.sleep(0)  # where much is waiting to be read, reading does not let others run
         except VoiceLLMError as e:
             self._fail(e)
         except Exception as e:
@@ -238,6 +271,7 @@ class _Connection:
 
     def _tell_error(self, error: VoiceLLMError) -> None:
         if self._call is None:
+            self._conversations.observer.event_refused(error.code)
             self.outbox.push(error_event(error))
         else:
             self._call.refuse(error)

@@ -13,13 +13,12 @@ from typing import Final
 from ..errors import AtCapacityError, DrainingError, LoadingError
 from ..observer import Observer
 from ..runtime import Engine
+from .status import RETRY_AFTER_S
 
 __all__ = ["EngineHost", "HostState"]
 
 logger = logging.getLogger(__name__)
 
-_LOADING_RETRY_S: Final = 2.0
-_DRAINING_RETRY_S: Final = 5.0
 _LOOK_EVERY_S: Final = 1.0
 
 
@@ -112,8 +111,17 @@ class EngineHost:
             LoadingError: It is not loaded yet, or has failed and will be loaded anew.
         """
         if self._engine is None or self._state in (HostState.FAILED, HostState.CLOSED):
-            raise LoadingError(retry_after_s=_LOADING_RETRY_S)
+            raise LoadingError(retry_after_s=RETRY_AFTER_S["loading"])
         return self._engine
+
+    def check_not_draining(self) -> None:
+        """Check that the server is not about to end, which explains why something else has.
+
+        Raises:
+            DrainingError: It is.
+        """
+        if self._state is HostState.DRAINING:
+            raise DrainingError(retry_after_s=RETRY_AFTER_S["draining"])
 
     @contextmanager
     def admit(self, tenant: str) -> Iterator[Engine]:
@@ -124,8 +132,7 @@ class EngineHost:
             LoadingError: It is not loaded yet, or has failed and will be loaded anew.
             DrainingError: Nothing new is taken.
         """
-        if self._state is HostState.DRAINING:
-            raise DrainingError(retry_after_s=_DRAINING_RETRY_S)
+        self.check_not_draining()
         engine = self.require()
         if self._max_per_tenant is not None and self._lent[tenant] >= self._max_per_tenant:
             raise AtCapacityError(f"the tenant has {self._lent[tenant]} calls, as many as it may")

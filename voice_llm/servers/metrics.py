@@ -27,7 +27,7 @@ _INTERNAL: Final = "internal"
 _INTERFACES: Final = ("http", "grpc", "ws")
 _KINDS: Final = ("decode", "prefill", _OTHER)
 _NO_ERRORS: Final = ("ok", "cancelled")
-_SOURCES: Final = ("request", "turn")
+_SOURCES: Final = ("request", "turn", "event")
 
 
 class PrometheusObserver(Observer):
@@ -75,6 +75,10 @@ class PrometheusObserver(Observer):
         """See ``Observer``."""
         self._turns.labels(FinishReason.ERROR).inc()
         self._errors.labels("turn", _known(code, STATUSES, _INTERNAL)).inc()
+
+    def event_refused(self, code: str) -> None:
+        """See ``Observer``."""
+        self._errors.labels("event", _known(code, STATUSES, _INTERNAL)).inc()
 
     def prefilled(self, usage: Usage, took_s: float) -> None:
         """See ``Observer``."""

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
-from ..errors import ConfigError, VoiceLLMError
-from ..runtime import EngineStats
+from ..errors import ConfigError
 from .edge import Edge
-from .host import HostState
+from .http.wire_log import wire_logger
 from .metrics import PrometheusObserver
+from .metrics_reading import Readings, Scrape
 
 __all__ = ["MetricsServer"]
 
-logger = logging.getLogger(__name__)
-
 # Far longer than any step, and shorter than a scrape may take.
 _STATS_TIMEOUT_S: Final = 2.0
+# Anybody who reaches the port may ask, and each answer takes time from the calls.
+_REUSE_S: Final = 1.0
+_IDLE_S: Final = 75.0
+_OPENMETRICS: Final = "application/openmetrics-text"
 
 
 class MetricsServer:
@@ -35,12 +33,31 @@ class MetricsServer:
         edge: What all servers share.
         observer: Has counted.
         stats_timeout_s: How long a scrape waits for the engine; one that does not answer counts as down.
+        reuse_s: For how long scrapes are given the same text.
+        idle_s: How long a connection may send no request, or not the whole of one.
+        clock: Monotonic, in seconds.
     """
 
-    def __init__(self, edge: Edge, observer: PrometheusObserver, *, stats_timeout_s: float = _STATS_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        edge: Edge,
+        observer: PrometheusObserver,
+        *,
+        stats_timeout_s: float = _STATS_TIMEOUT_S,
+        reuse_s: float = _REUSE_S,
+        idle_s: float = _IDLE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._edge = edge
-        self._observer = observer
-        self._stats_timeout_s = stats_timeout_s
+        self._registry = observer.registry
+        self._readings = Readings(edge.host, timeout_s=stats_timeout_s)
+        self._reuse_s = reuse_s
+        self._idle_s = idle_s
+        self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+        self._scrape: Scrape | None = None
+        self._scraped_s = 0.0
+        self._texts: dict[str, bytes] = {}  # content type -> what was made of the scrape
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> int:
@@ -50,8 +67,8 @@ class MetricsServer:
             ConfigError: The port cannot be had.
         """
         app = web.Application()
-        app.router.add_get("/metrics", self._scrape)
-        self._runner = web.AppRunner(app, access_log=None)
+        app.router.add_get("/metrics", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, logger=wire_logger(), keepalive_timeout=self._idle_s)
         await self._runner.setup()
         host, port = self._edge.config.host, self._edge.config.metrics_port
         try:
@@ -64,79 +81,26 @@ class MetricsServer:
     async def stop(self, grace_s: float = 0.0) -> None:
         """Close the listener and its connections; idempotent. A scrape is too short to wait for."""
         runner, self._runner = self._runner, None
+        self._readings.close()
         if runner is not None:
             await runner.cleanup()
 
-    async def _scrape(self, request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        body = encode(_Scrape(self._observer.registry, await self._look()))
-        response = web.Response(body=body, headers={"Content-Type": content_type})
+    async def _answer(self, request: web.Request) -> web.Response:
+        # One version of each format: as many texts as there are versions could be asked for otherwise.
+        accepted = {kind.partition(";")[0].strip() for kind in request.headers.get("Accept", "").split(",")}
+        encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accepted else "")
+        async with self._one_at_a_time:
+            scrape = await self._recent_scrape()
+            text = self._texts.get(content_type)
+            if text is None:
+                text = self._texts[content_type] = encode(scrape)
+        response = web.Response(body=text, headers={"Content-Type": content_type})
         response.enable_compression()
         return response
 
-    async def _look(self) -> _Reading:
-        host = self._edge.host
-        reading = _Reading(host.state)
-        if host.engine is None or host.state in (HostState.FAILED, HostState.CLOSED):
-            return reading
-        health = host.engine.health()
-        reading = _Reading(host.state, calls=health.open_calls, max_calls=health.max_calls)
-        if not health.healthy:
-            return reading
-        try:
-            async with asyncio.timeout(self._stats_timeout_s):
-                stats = await host.engine.stats()
-        except (VoiceLLMError, TimeoutError) as e:
-            logger.warning("the engine did not answer a scrape: %s", type(e).__name__)
-            return reading
-        return _Reading(host.state, health.open_calls, health.max_calls, stats)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """The engine at the moment of a scrape; None where it did not say."""
-
-    state: HostState
-    calls: int | None = None
-    max_calls: int | None = None
-    stats: EngineStats | None = None
-
-    def gauges(self) -> Iterator[tuple[str, str, float | None]]:
-        yield "voice_llm_up", "Whether the engine is loaded and answers.", self.stats is not None
-        for state in (HostState.LOADING, HostState.READY, HostState.DRAINING):
-            yield f"voice_llm_{state.value}", f"Whether the engine is {state.value}.", self.state is state
-        yield "voice_llm_calls", "Calls that are open.", self.calls
-        yield "voice_llm_max_calls", "Most calls that may be open.", self.max_calls
-        stats = self.stats
-        if stats is None:
-            return
-        yield "voice_llm_sequences", "KV sequences that there are.", stats.sequences
-        yield "voice_llm_sequences_held", "KV sequences that calls hold.", stats.held_sequences
-        yield "voice_llm_kv_tokens", "KV cells in use: tokens in the sequences that calls hold.", stats.kv_tokens
-        yield "voice_llm_parked_bytes", "Host memory of parked calls.", stats.parked_bytes
-        yield "voice_llm_prefix_bytes", "Host memory of saved prefixes.", stats.prefix_bytes
-        yield "llm_active_contexts", "KV sequences that calls hold.", stats.held_sequences
-
-    def counters(self) -> Iterator[tuple[str, str, float]]:
-        if self.stats is None:
-            return
-        done = self.stats.batcher
-        yield "voice_llm_failed_steps", "Steps that the backend refused or failed.", done.failed_steps
-        yield "voice_llm_calls_parked", "Times that a call was moved to host memory.", done.parked
-        yield "voice_llm_restored_tokens", "Tokens that came back from host memory.", done.restored_tokens
-
-
-class _Scrape(Collector):
-    """All metrics of one scrape."""
-
-    def __init__(self, registry: CollectorRegistry, reading: _Reading) -> None:
-        self._registry = registry
-        self._reading = reading
-
-    def collect(self) -> Iterator[Metric]:
-        for name, meaning, value in self._reading.gauges():
-            if value is not None:
-                yield GaugeMetricFamily(name, meaning, value=float(value))
-        for name, meaning, total in self._reading.counters():
-            yield CounterMetricFamily(name, meaning, value=float(total))
-        yield from self._registry.collect()
+    async def _recent_scrape(self) -> Scrape:
+        if self._scrape is None or self._clock() - self._scraped_s >= self._reuse_s:
+            self._scrape = Scrape(self._registry, await self._readings.look())
+            self._scraped_s = self._clock()
+            self._texts.clear()
+        return self._scrape

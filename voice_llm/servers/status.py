@@ -8,11 +8,19 @@ from typing import Any, Final
 
 from ..errors import AtCapacityError, DrainingError, InvalidRequestError, LoadingError, VoiceLLMError
 
-__all__ = ["STATUSES", "ErrorReply", "Status", "reply_to", "status_of"]
+__all__ = ["INTERNAL_MESSAGE", "RETRY_AFTER_S", "STATUSES", "ErrorReply", "Status", "reply_to", "status_of"]
 
 logger = logging.getLogger(__name__)
 
-_INTERNAL_MESSAGE: Final = "the engine failed; its log says why"
+INTERNAL_MESSAGE: Final = "the engine failed; its log says why"
+"""All that peers may know of an internal error."""
+
+RETRY_AFTER_S: Final = {"loading": 2.0, "draining": 5.0}
+"""Error code -> when trying again is worth it, in seconds, for those that only time mends."""
+
+# Errors quote what was sent, and would else be as long; answers are also kept, for connections that come back.
+_MAX_MESSAGE_CHARS: Final = 500
+_MAX_PARAM_CHARS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,8 @@ class ErrorReply:
 
     Attributes:
         code: A key of ``STATUSES``.
-        message: For people; says nothing of an internal error.
-        param: Name of the offending field, where there is one.
+        message: For people, in at most 500 characters; says nothing of an internal error.
+        param: Name of the offending field, where there is one, in at most 128 characters.
         retry_after_s: When trying again is worth it.
     """
 
@@ -84,7 +92,12 @@ def reply_to(error: BaseException) -> ErrorReply:
     """Return what a peer may know of ``error``; what it may not know goes to the log."""
     if not isinstance(error, VoiceLLMError) or error.code not in STATUSES or error.code == "internal":
         logger.error("a request failed: %s", type(error).__name__, exc_info=error)
-        return ErrorReply("internal", _INTERNAL_MESSAGE)
+        return ErrorReply("internal", INTERNAL_MESSAGE)
     param = error.param if isinstance(error, InvalidRequestError) else None
+    param = None if param is None else _cut(param, _MAX_PARAM_CHARS)
     hint_s = error.retry_after_s if isinstance(error, (AtCapacityError, LoadingError, DrainingError)) else None
-    return ErrorReply(error.code, str(error), param, hint_s)
+    return ErrorReply(error.code, _cut(str(error), _MAX_MESSAGE_CHARS), param, hint_s)
+
+
+def _cut(text: str, most_chars: int) -> str:
+    return text if len(text) <= most_chars else text[: most_chars - 3] + "..."

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from ..prompt import Message
 
 __all__ = ["History", "Playback"]
+
+# No prompt holds more text than so many times its tokens: what is older need not be kept.
+_MAX_CHARS_A_TOKEN: Final = 8
+# What stands around a message in a prompt: without it, empty ones would be free.
+_CHARS_A_MESSAGE: Final = 32
 
 
 class History:
@@ -15,11 +21,16 @@ class History:
     Args:
         system_prompt: First message, if not empty.
         messages: What was said before, for a call that goes on.
+        room_tokens: What a prompt can hold: the oldest turns of more text than that are forgotten as new ones are
+            answered; None keeps all.
     """
 
-    def __init__(self, system_prompt: str = "", messages: Iterable[Message] = ()) -> None:
+    def __init__(
+        self, system_prompt: str = "", messages: Iterable[Message] = (), *, room_tokens: int | None = None
+    ) -> None:
         self._messages: list[Message] = [Message("system", system_prompt)] if system_prompt else []
         self._messages += messages
+        self._max_chars = None if room_tokens is None else room_tokens * _MAX_CHARS_A_TOKEN
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -42,12 +53,29 @@ class History:
         for index in range(len(self._messages) - 1, -1, -1):
             if self._messages[index] is question:
                 self._messages[index + 1 :] = reply
+                self._forget_oldest()
+                return
             if self._messages[index].role == "user":
                 return
 
     def take_back(self, message: Message) -> None:
         """Remove a message that was refused, so that it does not spoil the prompts to come."""
         self._messages = [m for m in self._messages if m is not message]
+
+    def _forget_oldest(self) -> None:
+        """Drop whole turns, as a prompt that is too long leaves them out; never the last one."""
+        if self._max_chars is None:
+            return
+        chars = [_chars(message) for message in self._messages]
+        first = sum(message.role == "system" for message in self._messages[:1])
+        turns = [index for index, message in enumerate(self._messages) if message.role == "user"]
+        left, keep_from = sum(chars), first
+        for index in turns[1:]:
+            if left <= self._max_chars:
+                break
+            left -= sum(chars[keep_from:index])
+            keep_from = index
+        del self._messages[first:keep_from]
 
 
 class Playback:
@@ -95,6 +123,11 @@ class Playback:
         index, played_ms = self._position
         rest = "".join(self._chunks[index : index + 1])
         return "".join(self._chunks[:index]) + _cut(rest, played_ms / 1e3 * self._chars_per_s)
+
+
+def _chars(message: Message) -> int:
+    calls = sum(len(call.name) + len(str(call.arguments)) for call in message.tool_calls)
+    return _CHARS_A_MESSAGE + len(message.content) + len(message.rag_context or "") + calls
 
 
 def _cut(text: str, chars: float) -> str:

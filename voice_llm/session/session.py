@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
 from ..config import SamplingParams
-from ..errors import AtCapacityError, ContextTooLongError, InvalidRequestError, VoiceLLMError, WrongStateError
+from ..errors import ContextTooLongError, InvalidRequestError, VoiceLLMError, WrongStateError
 from ..events import FinishReason, Usage
 from ..prompt import Message, Tool, ToolChoice, parse_tool_choice, parse_tools
 from ..runtime import Call, Engine
 from ..runtime.call import Tools
-from .events import CallError, Ended, Ready, SessionEvent
+from .dialogue import Dialogue
+from .events import Ended, Ready, SessionEvent
 from .hints import Hints
 from .history import History, Playback
 from .state import SessionState
@@ -22,9 +23,6 @@ from .turn import RunningTurn, TurnRequest
 from .usage import UsageCount
 
 __all__ = ["CallSession", "SessionState"]
-
-logger = logging.getLogger(__name__)
-
 
 _LIVE: Final = (SessionState.LISTENING, SessionState.TALKING)
 
@@ -75,20 +73,18 @@ class CallSession:
         parse_tool_choice(tool_choice, self._tools)
         self._tool_choice = tool_choice
         prompts = (engine.profile.system_prompt.strip(), system_prompt.strip())
-        self._history = History("\n\n".join(p for p in prompts if p), history)
+        room_tokens = engine.profile.engine.context_per_call
+        self._dialogue = Dialogue(History("\n\n".join(p for p in prompts if p), history, room_tokens=room_tokens))
         self._state = SessionState.NEW
         self._call: Call | None = None
         self._turn: RunningTurn | None = None
-        self._last_turn: RunningTurn | None = None
-        self._turn_ids: set[str] = set()
-        self._turns = 0
         self._usage = UsageCount()
         self._used = Usage()
         self._started_s = engine.clock()
         self._hints = Hints(self._prefill)
 
     def __repr__(self) -> str:
-        return f"<CallSession {self.call_id} [{self._state.value} | turns: {self._turns}]>"
+        return f"<CallSession {self.call_id} [{self._state.value} | turns: {self._dialogue.turns}]>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,7 +102,7 @@ class CallSession:
     @property
     def messages(self) -> list[Message]:
         """The history, as far as it was heard."""
-        return self._history.messages
+        return self._dialogue.history.messages
 
     async def start(self, *, prefill: bool = True) -> Ready:
         """Admit the call and bring its opening prompt into the cache.
@@ -129,11 +125,11 @@ class CallSession:
         self._move(SessionState.LISTENING)
         if not prefill:
             return Ready(self.call_id, Usage(), 0.0)
-        messages = self._history.with_caller("")
+        messages = self._dialogue.history.with_caller("")
         done = await call.prefill(messages, rag_context=self._rag_context, tools=self._tools, arrival_s=arrival_s)
         return Ready(self.call_id, done.usage, (self._engine.clock() - arrival_s) * 1e3)
 
-    def turn(
+    async def turn(
         self,
         text: str,
         *,
@@ -143,17 +139,10 @@ class CallSession:
         tool_choice: ToolChoice | None = None,
     ) -> AsyncGenerator[SessionEvent, None]:
         """Answer the caller, from the first step of the iteration on; else as ``start_turn``."""
-        return self._turn_when_read(
-            text, turn_id=turn_id, rag_context=rag_context, params=params, tool_choice=tool_choice
-        )
-
-    async def _turn_when_read(self, text: str, **options: Any) -> AsyncGenerator[SessionEvent, None]:
-        events = self.start_turn(text, **options)
-        try:
+        turn = self.start_turn(text, turn_id=turn_id, rag_context=rag_context, params=params, tool_choice=tool_choice)
+        async with aclosing(turn) as events:
             async for event in events:
                 yield event
-        finally:
-            await events.aclose()
 
     def start_turn(
         self,
@@ -192,24 +181,26 @@ class CallSession:
         choice = self._tool_choice if tool_choice is None else tool_choice
         parse_tool_choice(choice, self._tools)
         request = TurnRequest(
-            turn_id=self._new_turn_id(turn_id),
+            turn_id=self._dialogue.new_id(turn_id),
             question=Message("user", text, rag_context),
             params=params or self._params,
             tool_choice=choice,
             rag_context=self._rag_context,
             arrival_s=self._engine.clock(),
         )
-        if self._turn is not None:
-            self._supersede(self._turn)
+        if self._turn is not None and self._turn.held:
+            self._discard(self._turn)
+        elif self._turn is not None:
+            self.interrupt()
         self._hints.drop()
         playback = Playback(self._engine.profile.speaking_rate_chars_per_s, self._engine.clock)
         turn = RunningTurn(request, playback, held=speculative)
-        self._generate(turn, [*self._history.messages, turn.question])
-        self._turn_ids.add(turn.turn_id)
+        self._generate(turn)
+        self._dialogue.begin(turn)
         self._turn = turn
         self._move(SessionState.TALKING)
         if not speculative:
-            self._speak(turn)
+            self._dialogue.speak(turn)
         return self._told(turn)
 
     def confirm(self, turn_id: str) -> None:
@@ -218,7 +209,7 @@ class CallSession:
         Raises:
             WrongStateError: No speculative turn of that id waits.
         """
-        self._speak(self._speculation(turn_id))
+        self._dialogue.speak(self._speculation(turn_id))
 
     def withdraw(self, turn_id: str) -> None:
         """Throw a speculative turn away: the caller went on speaking.
@@ -254,11 +245,14 @@ class CallSession:
         """Take note of what the caller has heard: chunk ``index`` for ``played_ms``, and all before it.
 
         Raises:
-            WrongStateError: The session is not started or has ended.
+            WrongStateError: The session is not started or has ended, or there was no such turn.
         """
         self._state.require(*_LIVE)
-        if self._last_turn is not None and self._last_turn.turn_id == turn_id:
-            self._last_turn.playback.played(index, played_ms)
+        if not self._dialogue.knows(turn_id):
+            raise WrongStateError("there was no turn of that id")
+        turn = self._dialogue.last_turn
+        if turn is not None and turn.turn_id == turn_id:
+            turn.playback.played(index, played_ms)
 
     def interrupt(self, spoken_text: str | None = None) -> None:
         """Stop the running reply; only what was heard stays in the history.
@@ -273,16 +267,17 @@ class CallSession:
             WrongStateError: The session is not started or has ended.
         """
         self._state.require(*_LIVE)
-        turn = self._last_turn
+        turn = self._dialogue.last_turn
         if turn is None:
             return
         turn.playback.stop()
         heard = turn.playback.heard() if spoken_text is None else spoken_text
-        self._note_barge_in(turn, heard)
+        if turn.barge_in(heard, running=turn is self._turn):
+            self._engine.observer.barge_in()
         if turn is self._turn:
             self._stop(turn, heard)
         else:
-            self._history.answer(turn.question, turn.reply(heard))
+            self._dialogue.answer(turn, heard)
             self._prefill_soon()
 
     def set_context(self, rag_context: str | None) -> None:
@@ -308,12 +303,14 @@ class CallSession:
             if self._call is not None:
                 await self._call.close()
             self._used = await self._usage.total()
-        return Ended(reason, self._turns, self._used, self._engine.clock() - self._started_s)
+        return Ended(reason, self._dialogue.turns, self._used, self._engine.clock() - self._started_s)
 
     async def _told(self, turn: RunningTurn) -> AsyncGenerator[SessionEvent, None]:
         try:
             await turn.until_released()
-            if not turn.discarded:
+            if turn.discarded:
+                await self._usage.ended(turn.stream)  # so that whoever reads can count those still on their way
+            else:
                 async for event in self._events(turn):
                     yield event
         finally:
@@ -325,31 +322,23 @@ class CallSession:
     async def _events(self, turn: RunningTurn) -> AsyncGenerator[SessionEvent, None]:
         failed = False
         try:
-            while True:
-                async for event in turn.stream:
-                    # What was on its way when the caller interrupted is neither spoken nor kept.
-                    told = None if turn.settled else turn.tell(event)
-                    if told is not None:
-                        yield told
-                await turn.until_answered()
-                if turn.settled or not turn.asks_for_tools:
-                    break
-                self._generate(turn, [*self._history.messages, *turn.reply(turn.playback.text)])
+            async for event in turn.told(self._generate):
+                yield event
         except VoiceLLMError as e:
             failed = True
             if isinstance(e, (InvalidRequestError, ContextTooLongError)):
-                self._take_back(turn)
-            retry_after_s = e.retry_after_s if isinstance(e, AtCapacityError) else None
-            yield CallError(e.code, _for_peers(e), retry_after_s, turn_id=turn.turn_id)
+                self._dialogue.take_back(turn)
+            self._usage.failed(turn.stream)
+            yield turn.failure(e)
         reason = FinishReason.INTERRUPTED if turn.settled else FinishReason.ERROR if failed else None
         self._settle(turn, turn.playback.text)
         yield turn.end(reason)
 
-    def _generate(self, turn: RunningTurn, messages: list[Message]) -> None:
-        """Begin a round of a turn."""
+    def _generate(self, turn: RunningTurn) -> None:
+        """Begin the next round of a turn; its question is in the history from when it may speak."""
         now_s = self._engine.clock()
         stream = self._open_call().generate(
-            messages,
+            [*self._dialogue.history.messages, *turn.next_messages],
             turn.request.params,
             rag_context=turn.request.rag_context,
             tools=self._tools,
@@ -359,34 +348,11 @@ class CallSession:
         turn.go_on(stream, now_s)
         self._usage.add(stream)
 
-    def _new_turn_id(self, wanted: str | None) -> str:
-        if wanted is None:
-            number = len(self._turn_ids) + 1
-            while f"t{number}" in self._turn_ids:
-                number += 1
-            return f"t{number}"
-        if wanted in self._turn_ids:
-            raise InvalidRequestError("a turn of that id was there before", param="turn_id")
-        return wanted
-
     def _speculation(self, turn_id: str) -> RunningTurn:
         self._state.require(*_LIVE)
         if self._turn is None or not self._turn.held or self._turn.turn_id != turn_id:
             raise WrongStateError("no speculative turn of that id waits to be confirmed")
         return self._turn
-
-    def _speak(self, turn: RunningTurn) -> None:
-        """Make a turn the one that the caller hears."""
-        self._history.add(turn.question)
-        self._last_turn = turn
-        self._turns += 1
-        turn.release()
-
-    def _supersede(self, turn: RunningTurn) -> None:
-        if turn.held:
-            self._discard(turn)
-        else:
-            self.interrupt()
 
     def _discard(self, turn: RunningTurn) -> None:
         turn.discarded = True
@@ -399,26 +365,11 @@ class CallSession:
         turn.stream.cancel(FinishReason.INTERRUPTED)
         self._settle(turn, heard)
 
-    def _note_barge_in(self, turn: RunningTurn, heard: str) -> None:
-        """Count a reply that was spoken over, once: it was still being made, or not all of it had been heard."""
-        cut = turn is self._turn or heard.strip() != turn.playback.text.strip()
-        if cut and not turn.barged_in:
-            turn.barged_in = True
-            self._engine.observer.barge_in()
-
-    def _take_back(self, turn: RunningTurn) -> None:
-        if not turn.is_first_round:
-            turn.forget_tools()
-            return
-        self._history.take_back(turn.question)
-        if self._last_turn is turn:
-            self._last_turn = None
-
     def _settle(self, turn: RunningTurn, said: str) -> None:
         """Write a reply into the history, once, and get the cache ready for the next turn."""
         if turn.settled or turn.discarded:
             return
-        self._history.answer(turn.question, turn.reply(said))
+        self._dialogue.answer(turn, said)
         self._close(turn)
 
     def _close(self, turn: RunningTurn) -> None:
@@ -431,7 +382,7 @@ class CallSession:
     def _prefill_soon(self, text: str = "", *, open_ended: bool = True) -> None:
         """Prefill in the background, where no turn runs: a prefill would have to wait for it."""
         if self._state is SessionState.LISTENING:
-            self._hints.show(self._history.with_caller(text), open_ended=open_ended)
+            self._hints.show(self._dialogue.history.with_caller(text), open_ended=open_ended)
 
     async def _prefill(self, messages: list[Message], open_ended: bool) -> None:
         await self._open_call().prefill(
@@ -445,11 +396,3 @@ class CallSession:
 
     def _move(self, state: SessionState) -> None:
         self._state = self._state.moved(state)
-
-
-def _for_peers(error: VoiceLLMError) -> str:
-    """Return what the other side may read: an internal error's detail is for the log alone."""
-    if error.code != VoiceLLMError.code:
-        return str(error)
-    logger.error("a turn failed: %s", type(error).__name__, exc_info=error)
-    return "the engine failed; its log says why"

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..config import SamplingParams
-from ..errors import InvalidRequestError, WrongStateError
+from ..errors import AtCapacityError, InvalidRequestError, VoiceLLMError, WrongStateError
 from ..events import Finished, FinishReason, GenerateEvent, SentenceChunk, Thought, Timings, ToolCall, Usage
 from ..prompt import Message, ToolChoice
 from ..runtime import ReplyStream
-from .events import CallThought, CallToolCall, Chunk, SessionEvent, TurnEnd
+from .events import CallError, CallThought, CallToolCall, Chunk, SessionEvent, TurnEnd
 from .history import Playback
 
 __all__ = ["RunningTurn", "TurnRequest"]
 
+logger = logging.getLogger(__name__)
+
 _MAX_TOOL_ROUNDS: Final = 8
+# An error may quote what it is about, and that may be as long as a request.
+_MAX_ERROR_CHARS: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,6 @@ class RunningTurn:
     Attributes:
         settled: Set once its reply stands in the history, or will never.
         discarded: Set where a speculative turn is thrown away.
-        barged_in: Whether the caller spoke over it.
     """
 
     def __init__(self, request: TurnRequest, playback: Playback, *, held: bool = False) -> None:
@@ -80,7 +84,7 @@ class RunningTurn:
         self.playback = playback
         self.settled = False
         self.discarded = False
-        self.barged_in = False
+        self._barged_in = False
         self._rounds: list[_Round] = []
         self._chunks = 0
         self._forced = request.tool_choice not in ("auto", "none")
@@ -119,9 +123,9 @@ class RunningTurn:
         return "auto" if self._forced and self._rounds else self.request.tool_choice
 
     @property
-    def asks_for_tools(self) -> bool:
-        """Whether the present round asks for tools, answered or not."""
-        return bool(self._rounds[-1].calls)
+    def next_messages(self) -> list[Message]:
+        """What the next round's prompt has behind the history: the question, or what was said since."""
+        return self.reply(self.playback.text) if self._rounds else [self.question]
 
     @property
     def is_first_round(self) -> bool:
@@ -136,6 +140,15 @@ class RunningTurn:
         """Let a held turn speak, or let whoever waits for it see that it is discarded."""
         self._held = False
         self._news.set()
+
+    def barge_in(self, heard: str, *, running: bool) -> bool:
+        """Note that the caller spoke over it; returns whether so for the first time.
+
+        No word was cut off where it is no longer being made, and all of it had been heard.
+        """
+        first = not self._barged_in and (running or heard.strip() != self.playback.text.strip())
+        self._barged_in |= first
+        return first
 
     def settle(self) -> None:
         """Note that nothing more of it is told."""
@@ -177,6 +190,31 @@ class RunningTurn:
             present.calls.append(event)
             return CallToolCall(self.turn_id, event.tool_call_id, event.name, event.arguments)
         return None
+
+    async def told(self, go_on: Callable[[RunningTurn], None]) -> AsyncGenerator[SessionEvent, None]:
+        """Tell its rounds as they are made.
+
+        Args:
+            go_on: Begins the next round, once the results of all tools of the present one are in.
+
+        Raises:
+            VoiceLLMError: A round has failed.
+        """
+        while True:
+            async for event in self.stream:
+                # What was on its way when the caller interrupted is neither spoken nor kept.
+                told = None if self.settled else self.tell(event)
+                if told is not None:
+                    yield told
+            await self.until_answered()
+            if self.settled or not self._rounds[-1].calls:
+                return
+            go_on(self)
+
+    def failure(self, error: VoiceLLMError) -> CallError:
+        """Return what the other side is told of an error that ends the turn."""
+        retry_after_s = error.retry_after_s if isinstance(error, AtCapacityError) else None
+        return CallError(error.code, _for_peers(error), retry_after_s, turn_id=self.turn_id)
 
     def _chunk(self, present: _Round, event: SentenceChunk) -> Chunk:
         text, final = event.text, event.final
@@ -244,3 +282,11 @@ def _as_text(result: Any) -> str:
     except (TypeError, ValueError, RecursionError):
         raise InvalidRequestError("the result cannot be written as JSON", param="result") from None
     return text
+
+
+def _for_peers(error: VoiceLLMError) -> str:
+    """Return what the other side may read: an internal error's detail is for the log alone."""
+    if error.code != VoiceLLMError.code:
+        return str(error)[:_MAX_ERROR_CHARS]
+    logger.error("a turn failed: %s", type(error).__name__, exc_info=error)
+    return "the engine failed; its log says why"

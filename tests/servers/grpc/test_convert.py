@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from voice_llm._proto import call_pb2 as pb
 from voice_llm.errors import InvalidRequestError
 from voice_llm.events import FinishReason, Timings, Usage
+from voice_llm.servers.grpc import convert
 from voice_llm.servers.grpc.convert import client_event, server_event
+from voice_llm.servers.grpc.off_loop import converted
 from voice_llm.servers.grpc.struct import plain_struct, plain_value, struct_of
 from voice_llm.session import CallError, CallThought, CallToolCall, Chunk, Ended, Ready, SessionEvent, TurnEnd, to_json
-from voice_llm.session.contract import Params, Start, Turn, parse_client_event
+from voice_llm.session.contract import ClientEvent, Params, Start, Turn, parse_client_event
 
 pytestmark = pytest.mark.unit
 
@@ -57,6 +60,11 @@ CLIENT_EVENTS: list[dict[str, Any]] = [
     {"type": "end", "reason": "hangup"},
 ]
 
+
+def read(event: pb.ClientEvent) -> ClientEvent | InvalidRequestError:
+    return client_event(event, max_messages=20)
+
+
 USAGE = Usage(5, 3, 2)
 SERVER_EVENTS: list[SessionEvent] = [
     Ready("c1", USAGE, 1.5, "token"),
@@ -75,15 +83,15 @@ def test_client_event_reads_as_its_json_form_does(event: dict[str, Any]) -> None
     message = pb.ClientEvent()
     getattr(message, event["type"]).SetInParent()
     json_format.ParseDict({event["type"]: fields}, message)
-    assert client_event(pb.ClientEvent.FromString(message.SerializeToString())) == parse_client_event(event)
+    assert read(pb.ClientEvent.FromString(message.SerializeToString())) == parse_client_event(event)
 
 
 def test_optional_fields_are_told_from_empty_ones() -> None:
     bare = pb.Turn(turn_id="t1", text="Hm")
     empty = pb.Turn(turn_id="t1", text="Hm", rag_context="", params=pb.Params(top_k=0, grammar=""))
-    assert client_event(pb.ClientEvent(turn=bare)) == Turn("t1", "Hm", None, False, None)
+    assert read(pb.ClientEvent(turn=bare)) == Turn("t1", "Hm", None, False, None)
     params = Params(top_k=0, grammar="")
-    assert client_event(pb.ClientEvent(turn=empty)) == Turn("t1", "Hm", "", False, params)
+    assert read(pb.ClientEvent(turn=empty)) == Turn("t1", "Hm", "", False, params)
 
 
 @pytest.mark.parametrize(
@@ -96,13 +104,39 @@ def test_optional_fields_are_told_from_empty_ones() -> None:
     ],
 )
 def test_what_is_wrong_with_an_event_is_returned(event: pb.ClientEvent, param: str | None) -> None:
-    error = client_event(event)
+    error = read(event)
     assert isinstance(error, InvalidRequestError)
     assert error.param == param
 
 
+@pytest.mark.parametrize(
+    ("event", "param"),
+    [
+        (pb.ClientEvent(start=pb.Start(history=[pb.Message()] * 21)), "history"),
+        (pb.ClientEvent(start=pb.Start(tools=[pb.Tool()] * 129)), "tools"),
+        (pb.ClientEvent(start=pb.Start(params=pb.Params(stop=["x"] * 17))), "params.stop"),
+        (pb.ClientEvent(turn=pb.Turn(turn_id="t1", text="Hi", params=pb.Params(stop=["x"] * 17))), "params.stop"),
+    ],
+    ids=["history", "tools", "stop of the call", "stop of a turn"],
+)
+def test_list_that_is_too_long_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, event: pb.ClientEvent, param: str
+) -> None:
+    monkeypatch.setattr(convert, "parse_client_event", lambda data: pytest.fail("it was read"))
+    error = read(event)
+    assert isinstance(error, InvalidRequestError)
+    assert error.param == param
+
+
+@pytest.mark.parametrize(("texts", "is_off_loop"), [(1, False), (70, True)])
+async def test_large_message_is_converted_off_the_event_loop(texts: int, is_off_loop: bool) -> None:
+    message = pb.ClientEvent(start=pb.Start(history=[pb.Message(role="user", content="x" * 1024)] * texts))
+    thread_id = await converted(message, threading.get_ident)
+    assert (thread_id != threading.get_ident()) == is_off_loop
+
+
 def test_field_of_a_later_contract_is_passed_over() -> None:
-    assert client_event(pb.ClientEvent.FromString(b"\x0a\x03\xf8\x3f\x01")) == Start()
+    assert read(pb.ClientEvent.FromString(b"\x0a\x03\xf8\x3f\x01")) == Start()
 
 
 @pytest.mark.parametrize("event", SERVER_EVENTS, ids=lambda event: type(event).__name__)

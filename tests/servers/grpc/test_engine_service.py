@@ -15,14 +15,18 @@ from tests.runtime.helpers import GatedBackend, profile
 from tests.servers.helpers import any_ports, edge_around
 from voice_llm._proto import engine_pb2 as pb
 from voice_llm._proto import engine_pb2_grpc as pb_grpc
+from voice_llm.errors import InvalidRequestError
+from voice_llm.events import FinishReason, Timings, Usage
 from voice_llm.observer import Observer
+from voice_llm.runtime import Call
 from voice_llm.servers.edge import Edge
-from voice_llm.servers.grpc import GrpcServer
+from voice_llm.servers.grpc import GrpcServer, engine_service
 from voice_llm.testing import FakeBackend
 
 pytestmark = pytest.mark.unit
 
 HI = pb.Prompt(messages='[{"role": "user", "content": "Hi"}]')
+DEEP_TOOLS = '[{"name": "f", "parameters": ' + '{"not": ' * 900 + "{}" + "}" * 900 + "}]"
 OPEN = pb.CallCommand(open=pb.Open())
 
 
@@ -32,9 +36,13 @@ class Told(Observer):
     def __init__(self) -> None:
         self.refused: list[str] = []
         self.requests: list[tuple[str, str]] = []
+        self.total_ms: list[float] = []
 
     def call_refused(self, code: str) -> None:
         self.refused.append(code)
+
+    def turn_ended(self, reason: FinishReason, usage: Usage, timings: Timings) -> None:
+        self.total_ms.append(timings.total_ms or 0.0)
 
     def request_ended(self, interface: str, code: str, took_s: float) -> None:
         assert took_s >= 0
@@ -136,6 +144,11 @@ async def test_requests_of_one_call_are_told_apart_by_their_ids() -> None:
         (generate(1, params="[]"), "invalid_request", "params"),
         (generate(1, params='{"colour": 1}'), "invalid_request", "colour"),
         (generate(1, params='{"max_tokens": 10000}'), "invalid_request", "max_tokens"),
+        (generate(1, params='{"\\ud800": 1}'), "invalid_request", "params"),
+        (generate(1, params='{"stop": ["\\ud800"]}'), "invalid_request", "params"),
+        (generate(1, params='{"json_schema": {"minimum": NaN}}'), "invalid_request", "params"),
+        (generate(1, prompt=pb.Prompt(messages=HI.messages, tools=DEEP_TOOLS)), "invalid_request", "tools"),
+        (generate(1, prompt=pb.Prompt(messages=f"[{'{},' * 2000}{{}}]")), "invalid_request", "messages"),
         (generate(1, tool_choice='"some"'), "invalid_request", "tool_choice"),
         (generate(1, age_s=float("nan")), "invalid_request", "age_s"),
         (prefill(1, age_s=-1.0), "invalid_request", "age_s"),
@@ -197,6 +210,56 @@ async def test_a_call_without_room_is_refused_and_counted() -> None:
     assert observer.requests == [("grpc", "at_capacity"), ("grpc", "ok")]
 
 
+async def test_a_call_that_is_refused_for_another_reason_is_not_counted_as_without_room() -> None:
+    observer = Told()
+    async with served(observer=observer) as (_, channel), held(channel, call_id="c1"):
+        twice = hold(channel, pb.CallCommand(open=pb.Open(call_id="c1")))
+        assert await status_of(twice) == ("FAILED_PRECONDITION", "wrong_state")
+    assert observer.refused == []
+
+
+@pytest.mark.parametrize("call_id", ["a\nb", "\x1b[31m", "x" * 129])
+async def test_a_call_id_that_cannot_be_printed_is_refused(call_id: str) -> None:
+    async with served() as (_, channel):
+        named = hold(channel, pb.CallCommand(open=pb.Open(call_id=call_id)))
+        assert await status_of(named) == ("INVALID_ARGUMENT", "invalid_request")
+
+
+async def test_a_stream_that_opens_no_call_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_service, "_OPEN_WITHIN_S", 0.05)
+    async with served() as (_, channel):
+        silent = hold(channel)
+        assert await status_of(silent) == ("INVALID_ARGUMENT", "invalid_request")
+
+
+async def test_an_error_that_cannot_be_written_is_internal_and_the_call_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise InvalidRequestError("\ud800")
+
+    async with served() as (_, channel), held(channel) as call:
+        with monkeypatch.context() as patched:
+            patched.setattr(Call, "generate", refuse)
+            await call.write(generate(1))
+            assert (await one(call)).error.code == "internal"
+        await call.write(generate(2))
+        assert (await until_end_of(call, 2))[-1].finished.finish_reason == "stop"
+
+
+async def test_an_age_is_told_in_timings_but_a_second_of_it_at_most_is_believed() -> None:
+    observer = Told()
+    async with served(observer=observer) as (_, channel), held(channel) as call:
+        await call.write(generate(1, age_s=0.5))
+        young = (await until_end_of(call, 1))[-1].finished.timings
+        await call.write(generate(2, age_s=60.0))
+        old = (await until_end_of(call, 2))[-1].finished.timings
+    assert young.total_ms >= 500
+    assert min(old.queue_ms, old.first_token_ms, old.first_chunk_ms, old.total_ms) >= 60_000
+    assert young.total_ms == pytest.approx(observer.total_ms[0])
+    assert old.total_ms == pytest.approx(observer.total_ms[1] + 59_000)
+
+
 async def test_another_tenant_than_the_keys_is_refused() -> None:
     config = any_ports(api_keys={"open-sesame": "acme"})
     bearer = ("authorization", "Bearer open-sesame")
@@ -211,7 +274,7 @@ async def test_a_client_that_goes_away_frees_its_call_at_the_next_step(how: str)
     backend = GatedBackend(reply=lambda p: "word " * 100)
     async with served(backend) as (edge, channel):
         engine = edge.host.require()
-        call = hold(channel, timeout=1.5 if how == "deadline" else None)
+        call = hold(channel, timeout=5 if how == "deadline" else None)
         await call.write(OPEN)
         assert (await one(call)).HasField("opened")
         backend.hold(after_tokens=8)

@@ -16,6 +16,8 @@ from voice_llm.config import SamplingParams, StructuralTags
 from voice_llm.errors import BackendError
 from voice_llm.observer import Observer
 from voice_llm.servers.edge import Edge
+from voice_llm.servers.grpc import generate_stream
+from voice_llm.servers.grpc.told import ToldTurns
 from voice_llm.servers.host import EngineHost
 from voice_llm.testing import FakeBackend, FakeSampler
 
@@ -119,6 +121,14 @@ async def test_calls_of_the_same_id_of_two_tenants_know_nothing_of_each_other() 
     assert backend.last_prompt == "[user\nIs it covered?]\n[user\nAnd?]\n"
 
 
+async def test_what_is_remembered_of_a_call_includes_its_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ToldTurns()
+    monkeypatch.setattr(generate_stream, "ToldTurns", lambda: told)
+    async with gateway_to(Reader()) as gateway:
+        await gateway.ask("Hm?", call_id="c1")
+        assert told.chars == 2 * len("Hm?") + len("Yes.")
+
+
 async def test_refused_question_is_not_part_of_the_call() -> None:
     async with gateway_to(backend := Reader(context_per_call=600)) as gateway:
         error = await gateway.refusal("Hm?", rag_context="long " * 400, call_id="c1", params={"max_new_tokens": 50})
@@ -134,6 +144,7 @@ async def test_refused_question_is_not_part_of_the_call() -> None:
         ({"tenant": None}, "x-tenant-id", "invalid_request"),
         ({"tenant": ""}, "x-tenant-id", "invalid_request"),
         ({"call_id": "x" * 129}, "x-call-id", "invalid_request"),
+        ({"params": {"stop_sequences": ["x"] * 17}}, "stop_sequences has 17 strings", "invalid_request"),
         ({"history": [("system", "x")]}, "history[0].role must be one of user, assistant, tool", "invalid_request"),
         ({"history": [("", "x")]}, "history[0].role", "invalid_request"),
         ({"history": [("user", "x")] * 6}, "history has 6 messages; allowed are 5", "invalid_request"),

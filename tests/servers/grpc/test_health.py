@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from typing import Any
 
 import grpc
 import pytest
@@ -14,9 +16,9 @@ from tests.runtime.helpers import GatedBackend, profile
 from tests.servers.grpc.gateway import Gateway, gateway_to, read, serving
 from tests.servers.helpers import any_ports, edge_around
 from voice_llm.errors import ConfigError
-from voice_llm.runtime import Engine
+from voice_llm.runtime import Engine, Health
 from voice_llm.servers.edge import Edge
-from voice_llm.servers.grpc import GrpcServer
+from voice_llm.servers.grpc import GrpcServer, health
 from voice_llm.servers.host import EngineHost
 from voice_llm.testing import FakeBackend
 
@@ -70,6 +72,56 @@ async def test_watches_see_loading_ready_and_draining_each_on_its_own() -> None:
             assert (await staying.read()).status == NOT_SERVING
     await edge.close()
     await host.close()
+
+
+async def test_watches_share_one_look_at_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    every_s, watches = 0.01, 40
+    monkeypatch.setattr(health, "_LOOK_EVERY_S", every_s)
+    async with edge_around() as edge, serving(edge) as gateway:
+        engine, looks = edge.host.require(), 0
+        look = engine.health
+
+        def counted() -> Health:
+            nonlocal looks
+            looks += 1
+            return look()
+
+        monkeypatch.setattr(engine, "health", counted)
+        stub = health_pb2_grpc.HealthStub(gateway.channel)
+        began_s = time.monotonic()
+        opened = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(watches)]
+        assert [(await watch.read()).status for watch in opened] == [SERVING] * watches
+        await asyncio.sleep(20 * every_s)
+        assert 2 <= looks - watches <= (time.monotonic() - began_s) / every_s
+        for watch in opened:
+            watch.cancel()
+
+
+async def test_watches_are_bounded_and_one_that_ends_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_MAX_WATCHES", 2)
+    async with gateway_to() as gateway:
+        stub = health_pb2_grpc.HealthStub(gateway.channel)
+        first, second = (stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2))
+        assert [(await watch.read()).status for watch in (first, second)] == [SERVING] * 2
+        third = stub.Watch(health_pb2.HealthCheckRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await third.read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        first.cancel()
+        async with asyncio.timeout(20):
+            while await status_of_watch(stub.Watch(health_pb2.HealthCheckRequest())) != SERVING:
+                await asyncio.sleep(0.005)
+        second.cancel()
+
+
+async def status_of_watch(watch: Any) -> int | None:
+    """Open a watch for a moment; None where it is refused."""
+    try:
+        return int((await watch.read()).status)
+    except grpc.aio.AioRpcError:
+        return None
+    finally:
+        watch.cancel()
 
 
 async def test_dead_engine_is_not_serving() -> None:

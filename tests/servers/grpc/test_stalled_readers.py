@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 
 import grpc
 import pytest
 
 from tests.runtime.helpers import idle
-from tests.servers.grpc.gateway import Gateway, gateway_to, read, serving
+from tests.servers.grpc.gateway import Gateway, gateway_to, serving
 from tests.servers.grpc.test_converse import Phone
 from tests.servers.grpc.test_generate_stream import Noted
 from tests.servers.helpers import edge_around
@@ -49,16 +50,21 @@ async def test_reader_of_a_reply_that_takes_nothing_loses_it(
                 assert (await gateway.ask("Hello?", call_id=call_id)).reason == "stop"
 
 
-async def test_slow_reader_that_takes_its_time_gets_everything() -> None:
+async def test_slow_reader_that_takes_its_time_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is for one message, not for the whole reply."""
+    monkeypatch.setattr(rpc, "_WRITE_PATIENCE_S", 2.0)
     async with (
         gateway_to(FakeBackend(reply=lambda _: "long " * 40)) as gateway,
         grpc.aio.insecure_channel(gateway.target, options=NARROW) as channel,
     ):
         reply = Gateway(channel, gateway.target).start("Hello?")
-        await anext(aiter(reply))
-        await asyncio.sleep(0.1)
-        rest = await read(reply)
-    assert (rest.reason, ("l" + rest.text).split()) == ("stop", ["long"] * 40)
+        messages, began_s = [], time.monotonic()
+        async for message in reply:
+            messages.append(message)
+            await asyncio.sleep(0.015)
+    assert time.monotonic() - began_s > 2.0
+    assert b"".join(m.token for m in messages).decode().split() == ["long"] * 40
+    assert messages[-1].finish_details.finish_reason == "stop"
 
 
 async def test_phone_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

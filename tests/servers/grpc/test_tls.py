@@ -17,7 +17,7 @@ from tests.servers.helpers import any_ports, edge_around
 from voice_llm.config import TlsFiles
 from voice_llm.errors import ConfigError
 from voice_llm.servers.grpc import GrpcServer
-from voice_llm.servers.grpc.peer import is_loopback
+from voice_llm.servers.grpc.peer import is_local
 
 pytestmark = pytest.mark.unit
 
@@ -72,6 +72,14 @@ async def test_common_name_is_the_tenant_where_there_is_no_list_of_clients(
     async with secured(authority, certificate, {"tls": files}) as gateway:
         assert (await gateway.ask("Hello?", tenant="acme")).reason == "stop"
         error = await gateway.refusal(tenant="gateway.example")
+    assert (error.code(), trailer(error, "error-code")) == (grpc.StatusCode.PERMISSION_DENIED, "forbidden")
+
+
+async def test_alternative_name_is_no_tenant_where_there_is_no_list_of_clients(
+    authority: trustme.CA, files: TlsFiles
+) -> None:
+    async with secured(authority, authority.issue_cert("acme"), {"tls": files}) as gateway:
+        error = await gateway.refusal(tenant="acme")
     assert (error.code(), trailer(error, "error-code")) == (grpc.StatusCode.PERMISSION_DENIED, "forbidden")
 
 
@@ -176,4 +184,4 @@ def spoil(path: Path, content: str | None, authority: trustme.CA) -> None:
     ],
 )
 def test_peers_of_this_machine_are_told_from_others(peer: str, loopback: bool) -> None:
-    assert is_loopback(peer) is loopback
+    assert is_local(peer) is loopback

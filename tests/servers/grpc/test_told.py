@@ -22,7 +22,9 @@ async def call() -> Any:
 
 
 def exchange(asked: str, told: str, replied: str = "") -> Exchange:
-    return Exchange(asked, told, [replied])
+    made = Exchange(asked, told)
+    made.say(replied)
+    return made
 
 
 def history(*said: str) -> list[Message]:
@@ -59,6 +61,48 @@ async def test_question_asked_more_than_once_is_the_one_that_was_answered_so(
     for number, reply in enumerate(("one", "two", "three"), start=1):
         told.note(call, exchange("a?", f"A{number}", reply))
     assert recalled(told, call, *said) == list(expected)
+
+
+class Tried(str):
+    """A reply that counts how often it is looked at."""
+
+    __slots__ = ()
+    times = 0
+
+    def startswith(self, *args: Any) -> bool:
+        Tried.times += 1
+        return super().startswith(*args)
+
+
+async def test_equal_questions_that_nothing_answers_are_looked_through_in_linear_time(call: Call) -> None:
+    told = ToldTurns()
+    for _ in range(1024):
+        told.note(call, Exchange("a?", "A?", Tried("one")))
+    Tried.times = 0
+    recalled(told, call, *(["a?", "else"] * 512))
+    assert 512 <= Tried.times <= 8 * 512
+
+
+async def test_replies_are_part_of_what_is_bounded(call: Call) -> None:
+    told = ToldTurns(max_chars=60)
+    for asked in ("a?", "b?"):
+        told.note(call, answered := Exchange(asked, asked.upper()))
+        for _ in range(10):
+            answered.say("word ")
+        told.count(call, answered)
+        told.count(call, answered)
+        assert told.chars == len("a?A?") + 10 * len("word")
+    assert recalled(told, call, "a?", "word", "b?") == ["a?", "word", "B?"]
+
+
+async def test_of_a_long_reply_the_beginning_is_kept(call: Call) -> None:
+    told = ToldTurns()
+    long = "many words " * 1000
+    for reply in (f"First {long}", f"Second {long}"):
+        told.note(call, answered := exchange("a?", f"A {reply[0]}", reply))
+        told.count(call, answered)
+    assert told.chars < 4096
+    assert recalled(told, call, "a?", f"First {long}", "a?", f"Second {long}")[::2] == ["A F", "A S"]
 
 
 async def test_refused_question_is_forgotten(call: Call) -> None:

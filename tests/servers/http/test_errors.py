@@ -124,6 +124,18 @@ async def test_a_body_that_is_too_large_is_refused_as_such(declared: bool) -> No
         assert (await served.ask(said("Hi.")))[0] == 200
 
 
+async def test_a_body_that_is_no_plain_json_object_is_refused_and_stops_nothing() -> None:
+    deep = b'{"messages":' + b"[" * 300_000 + b"]" * 300_000 + b"}"
+    async with serving() as served:
+        for data in (b"", b"hello", b"[]", b"null", b'{"n":NaN}', b'{"n":1e999}', b"\xff", b'{"a":"\\ud800"}', deep):
+            headers = {"Content-Type": "application/json"}
+            async with served.http.post(served.url("/v1/chat/completions"), data=data, headers=headers) as response:
+                body = await response.json()
+            assert (response.status, shape(body)) == (400, ("invalid_request_error", "invalid_request", None)), data[:9]
+            assert body["error"]["message"].startswith("the body ")
+        assert (await served.ask(said("İyi günler 😀")))[0] == 200
+
+
 async def test_at_capacity_a_client_is_told_when_to_come_back() -> None:
     seen = Seen()
     async with serving(max_calls=1, observer=seen) as served:
@@ -235,7 +247,8 @@ async def test_a_message_quotes_no_more_than_a_line_of_what_was_sent() -> None:
     async with serving() as served:
         status, body = await served.ask(said("Hi.", **{"x" * 5000: 1}))
         assert status == 400
-        assert len(body["error"]["message"]) < 600
+        assert len(body["error"]["message"]) == 500
+        assert len(body["error"]["param"]) == 128
 
 
 async def test_requests_are_counted_by_their_codes_and_logged_without_what_was_said(

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.unit
 LONG = "Once upon a time. " * 40
 
 
-async def until_no_request_runs(served: Served) -> None:
-    while served.server._middlewares.running:
+async def until_one_has_ended(seen: Seen) -> None:
+    while not seen.ended:
         await asyncio.sleep(0.005)
 
 
@@ -42,9 +42,9 @@ def noting_cancels(served: Served, monkeypatch: pytest.MonkeyPatch) -> asyncio.E
     return asked
 
 
-def request_bytes(body: dict[str, Any], *, length: int | None = None) -> bytes:
+def request_bytes(body: dict[str, Any], *, length: int | None = None, header: str = "") -> bytes:
     data = json.dumps(body).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{header}"
     return f"{head}Content-Length: {length or len(data)}\r\n\r\n".encode() + data
 
 
@@ -58,10 +58,8 @@ async def test_a_client_that_disconnects_stops_its_generation_at_the_next_step(
         cancelled = noting_cancels(served, monkeypatch)
         backend.hold(after_tokens=5)
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-        body = request_bytes(said("Tell me a story.", stream=stream))
-        if call_id:
-            body = body.replace(b"Host: a\r\n", f"Host: a\r\nx-call-id: {call_id}\r\n".encode())
-        writer.write(body)
+        header = f"x-call-id: {call_id}\r\n" if call_id else ""
+        writer.write(request_bytes(said("Tell me a story.", stream=stream), header=header))
         await backend.held()
         before = backend.counters.sampled_tokens
         if stream:
@@ -69,7 +67,7 @@ async def test_a_client_that_disconnects_stops_its_generation_at_the_next_step(
         writer.close()
         await cancelled.wait()
         backend.release()
-        await until_no_request_runs(served)
+        await until_one_has_ended(seen)
         await idle(served.engine)
         assert backend.counters.sampled_tokens <= before + 1
         assert served.edge.host.lent == 0
@@ -114,9 +112,8 @@ async def test_the_openai_client_raises_what_a_stream_breaks_off_with() -> None:
 async def test_a_body_that_drips_holds_nothing_and_is_not_waited_for_for_ever() -> None:
     async with edge_around() as edge, on(edge, body_s=0.3) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-        writer.write(request_bytes(said("Hi."), length=1000))
-        while not served.server._middlewares.running:
-            await asyncio.sleep(0.005)
+        writer.write(request_bytes(said("Hi."), length=1000, header="Expect: 100-continue\r\n"))
+        assert b"100 Continue" in await reader.readline()
         assert served.edge.host.lent == 0
         assert (await served.engine.stats()).held_sequences == 0
         assert (await served.ask(said("Hi.")))[0] == 200
@@ -134,9 +131,7 @@ async def test_a_client_that_does_not_read_its_stream_is_left_and_its_generation
             await loop.sock_connect(client, ("127.0.0.1", served.port))
             body = said("?", stream=True, max_tokens=4096)
             await loop.sock_sendall(client, request_bytes(body))
-            while not served.server._middlewares.running:
-                await asyncio.sleep(0.005)
-            await until_no_request_runs(served)
+            await until_one_has_ended(seen)
 
     seen = Seen()
     backend = FakeBackend(reply=lambda _: "Once upon a time. " * 2000, context_per_call=8192)

@@ -59,6 +59,8 @@ class TestWholeConversation:
             await client.expect("chunk")
             await asyncio.to_thread(backend.wait_until_held)
             await client.send("interrupt", spoken_text="This is sentence")
+            await client.send("confirm", turn_id="none")
+            await client.until("error")  # so the interruption has been taken, too
             backend.release()
             end = (await client.until("turn_end"))[-1]
             assert end["finish_reason"] == "interrupted"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import grpc
 
 from ..._proto import call_pb2 as pb
 from ...errors import InvalidRequestError
-from ...session import Ready, SessionEvent, TurnEnd
-from ...session.contract import ClientEvent
+from ...session import CallError, CallToolCall, Ready, SessionEvent, TurnEnd
+from ...session.contract import ClientEvent, Start, Turn
 from ..edge import Edge
 from ..tracing import Trace
 from .convert import client_event, server_event
+from .off_loop import converted
 from .peer import Context, identity_of_stream
 from .rpc import Sender, parser, rpc
 
@@ -26,8 +29,8 @@ _SERVICE: Final = pb.DESCRIPTOR.services_by_name["CallService"].full_name
 class CallService:
     """Carries phone calls.
 
-    A client that ends its side of the stream without an ``end`` has dropped the connection, just as one that goes away:
-    its call is kept for a while, to be resumed, and this stream ends.
+    A client that ends its side of the stream without an ``end`` hears the answer that it waits for. Then the connection
+    counts as dropped, just as that of one that goes away: the call is kept for a while, to be resumed.
 
     Args:
         edge: What all servers share.
@@ -52,18 +55,60 @@ class CallService:
         async with rpc(self._edge, context, "Converse") as trace:
             identity = await identity_of_stream(context, self._edge.authenticator, requests)
             trace.identify(tenant=identity.tenant)
-            events = self._edge.conversations.converse(_incoming(requests), identity)
+            owed = _Owed()
+            incoming = _incoming(requests, self._edge.config.max_messages, owed)
+            events = self._edge.conversations.converse(incoming, identity)
             async with Sender(context) as send, aclosing(events):
                 async for event in events:
                     _note(trace, event)
                     await send(server_event(event))
+                    owed.told(event)
+
+
+class _Owed:
+    """What a client that has said all it had to say still waits for."""
+
+    def __init__(self) -> None:
+        self._answers = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def heard(self, event: ClientEvent | InvalidRequestError) -> None:
+        """Note an event of the client: a start and a turn are answered, a speculation perhaps never."""
+        if isinstance(event, Start) or (isinstance(event, Turn) and not event.speculative):
+            self._set(self._answers + 1)
+
+    def told(self, event: SessionEvent) -> None:
+        """Note an event that the client was told. A tool's result cannot come any more."""
+        if isinstance(event, CallToolCall):
+            self._set(0)
+        elif isinstance(event, (Ready, TurnEnd)) or (isinstance(event, CallError) and event.turn_id is None):
+            self._set(self._answers - 1)
+
+    async def paid(self) -> None:
+        """Wait until nothing is owed."""
+        await self._none.wait()
+
+    def _set(self, answers: int) -> None:
+        self._answers = max(0, answers)
+        if self._answers:
+            self._none.clear()
+        else:
+            self._none.set()
 
 
 async def _incoming(
-    requests: AsyncIterator[pb.ClientEvent | InvalidRequestError],
+    requests: AsyncIterator[pb.ClientEvent | InvalidRequestError], max_messages: int, owed: _Owed
 ) -> AsyncIterator[ClientEvent | InvalidRequestError]:
     async for request in requests:
-        yield client_event(request)
+        event: ClientEvent | InvalidRequestError
+        if isinstance(request, InvalidRequestError):
+            event = request
+        else:
+            event = await converted(request, partial(client_event, request, max_messages=max_messages))
+        owed.heard(event)
+        yield event
+    await owed.paid()
 
 
 def _note(trace: Trace, event: SessionEvent) -> None:

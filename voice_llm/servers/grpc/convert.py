@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any, Final
 
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 
 from ..._proto import call_pb2 as pb
+from ...config.sampling import MAX_STOPS
 from ...errors import InvalidRequestError
 from ...events import Timings, Usage
 from ...session import CallError, CallThought, CallToolCall, Chunk, Ended, Ready, SessionEvent, TurnEnd
@@ -17,17 +19,24 @@ from .struct import plain_struct, plain_value, struct_of
 __all__ = ["client_event", "server_event"]
 
 _MAX_INT32: Final = 2**31 - 1
+# As many as a prompt takes.
+_MAX_TOOLS: Final = 128
 
 
-def client_event(message: pb.ClientEvent | InvalidRequestError) -> ClientEvent | InvalidRequestError:
-    """Read an event by the rules that hold for its JSON form, too; what is wrong with it is returned, not raised."""
-    if isinstance(message, InvalidRequestError):
-        return message
+def client_event(message: pb.ClientEvent, *, max_messages: int) -> ClientEvent | InvalidRequestError:
+    """Read an event by the rules that hold for its JSON form, too; what is wrong with it is returned, not raised.
+
+    Args:
+        message: The event.
+        max_messages: Most messages of a history.
+    """
     kind = message.WhichOneof("event")
     if kind is None:
         return InvalidRequestError("the event is empty, or of an unknown type", param="event")
     try:
-        return parse_client_event({"type": kind, **_plain_fields(getattr(message, kind))})
+        _check_counts(message, max_messages)
+        fields = _plain_fields(getattr(message, kind))
+        return parse_client_event({"type": kind, **fields}, max_messages=max_messages)
     except InvalidRequestError as error:
         return error
 
@@ -58,6 +67,19 @@ def server_event(event: SessionEvent) -> pb.ServerEvent:
             ended = pb.Ended(reason=event.reason, turns=event.turns, duration_s=event.duration_s)
             ended.usage.CopyFrom(_usage(event.usage))
             return pb.ServerEvent(ended=ended)
+
+
+def _check_counts(message: pb.ClientEvent, max_messages: int) -> None:
+    """Refuse a list that is too long before anything is made of what is in it."""
+    params = message.start.params if message.HasField("start") else message.turn.params
+    _check_count(message.start.history, max_messages, "history")
+    _check_count(message.start.tools, _MAX_TOOLS, "tools")
+    _check_count(params.stop, MAX_STOPS, "params.stop")
+
+
+def _check_count(items: Sized, most: int, param: str) -> None:
+    if len(items) > most:
+        raise InvalidRequestError(f"{param} has {len(items)} items; allowed are {most}", param=param)
 
 
 def _plain_fields(message: Message) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from ..._proto import engine_pb2 as pb
 from ...config import SamplingParams, ServerConfig
 from ...errors import CallBusyError, InvalidRequestError, WrongStateError
+from ...events import Prefilled
 from ...runtime import Call, Engine, ReplyStream
 from .engine_codec import (
-    age_s_of,
+    Age,
+    age_of,
     cancel_reason_of,
     error_event,
     event_of,
@@ -79,7 +82,7 @@ class HeldCall:
 
     async def _obey(self, command: Command) -> None:
         if isinstance(command, InvalidRequestError):
-            await self._outbox.put(error_event(0, command))
+            await self._tell_error(0, command)
             return
         kind = command.WhichOneof("command")
         request_id = getattr(command, kind).request_id if kind in ("prefill", "generate", "cancel") else 0
@@ -87,12 +90,13 @@ class HeldCall:
             if kind in ("prefill", "generate"):
                 self._check(request_id)
             if kind == "prefill":
-                self._begin(request_id, self._prefill(command.prefill))
+                self._begin(request_id, await self._prefill(command.prefill))
                 # Its first step submits it: what comes next must come after it in the engine, too.
                 await asyncio.sleep(0)
             elif kind == "generate":
-                stream = self._streams[request_id] = self._generate(command.generate)
-                self._begin(request_id, self._forward(request_id, stream))
+                age = age_of(command.generate.age_s)
+                stream = self._streams[request_id] = await self._generate(command.generate, age)
+                self._begin(request_id, self._forward(request_id, stream, age))
             elif kind == "cancel":
                 self._cancel(request_id, command.cancel.reason)
             elif kind == "open":
@@ -100,7 +104,7 @@ class HeldCall:
             else:
                 raise InvalidRequestError("the command is empty or unknown", param="command")
         except Exception as e:
-            await self._outbox.put(error_event(request_id, e))
+            await self._tell_error(request_id, e)
 
     def _check(self, request_id: int) -> None:
         if request_id <= 0 or request_id in self._tasks:
@@ -124,45 +128,56 @@ class HeldCall:
         elif (task := self._tasks.get(request_id)) is not None:
             task.cancel()
 
-    async def _prefill(self, command: pb.Prefill) -> None:
-        try:
-            done = await self._call.prefill(
-                self._messages(command.prompt),
-                rag_context=_rag_context(command.prompt),
-                tools=tools_of(command.prompt),
-                open_ended=command.open_ended,
-                arrival_s=self._engine.clock() - age_s_of(command.age_s),
-            )
-            event = event_of(command.request_id, done)
-        except Exception as e:
-            event = error_event(command.request_id, e)
-        await self._outbox.put(event)
-
-    def _generate(self, command: pb.Generate) -> ReplyStream:
-        return self._call.generate(
-            self._messages(command.prompt),
-            self._params(command.params),
+    async def _prefill(self, command: pb.Prefill) -> Coroutine[Any, Any, None]:
+        """Read a prefill; returns the work that it is."""
+        age = age_of(command.age_s)
+        arrival_s = self._engine.clock() - age.believed_s
+        prefill = partial(
+            self._call.prefill,
+            await messages_of(command.prompt, max_messages=self._config.max_messages),
             rag_context=_rag_context(command.prompt),
-            tools=tools_of(command.prompt),
-            tool_choice=tool_choice_of(command.tool_choice),
-            arrival_s=self._engine.clock() - age_s_of(command.age_s),
+            tools=await tools_of(command.prompt),
+            open_ended=command.open_ended,
+            arrival_s=arrival_s,
+        )
+        return self._await_prefill(command.request_id, prefill, age)
+
+    async def _await_prefill(self, request_id: int, prefill: Callable[[], Awaitable[Prefilled]], age: Age) -> None:
+        try:
+            event = event_of(request_id, await prefill(), age)
+        except Exception as e:
+            await self._tell_error(request_id, e)
+        else:
+            await self._outbox.put(event)
+
+    async def _generate(self, command: pb.Generate, age: Age) -> ReplyStream:
+        arrival_s = self._engine.clock() - age.believed_s
+        return self._call.generate(
+            await messages_of(command.prompt, max_messages=self._config.max_messages),
+            await self._params(command.params),
+            rag_context=_rag_context(command.prompt),
+            tools=await tools_of(command.prompt),
+            tool_choice=await tool_choice_of(command.tool_choice),
+            arrival_s=arrival_s,
         )
 
-    async def _forward(self, request_id: int, stream: ReplyStream) -> None:
+    async def _forward(self, request_id: int, stream: ReplyStream, age: Age) -> None:
         try:
             async for event in stream:
-                await self._outbox.put(event_of(request_id, event))
+                await self._outbox.put(event_of(request_id, event, age))
         except Exception as e:
-            await self._outbox.put(error_event(request_id, e))
+            await self._tell_error(request_id, e)
 
-    def _messages(self, prompt: pb.Prompt) -> Any:
-        messages, most = messages_of(prompt), self._config.max_messages
-        if isinstance(messages, list) and len(messages) > most:
-            raise InvalidRequestError(f"there are {len(messages)} messages, more than {most}", param="messages")
-        return messages
+    async def _tell_error(self, request_id: int, error: Exception) -> None:
+        """Say why a request failed; where even that cannot be written, that it failed."""
+        try:
+            event = error_event(request_id, error)
+        except Exception as e:
+            event = error_event(request_id, e)
+        await self._outbox.put(event)
 
-    def _params(self, text: str) -> SamplingParams:
-        params, most = params_of(text, self._engine.profile.sampling), self._config.max_reply_tokens
+    async def _params(self, text: str) -> SamplingParams:
+        params, most = await params_of(text, self._engine.profile.sampling), self._config.max_reply_tokens
         if params.max_tokens > most:
             raise InvalidRequestError(f"max_tokens is {params.max_tokens}, more than {most}", param="max_tokens")
         return params

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ..._proto import call_pb2
@@ -11,28 +12,57 @@ from ...config import SamplingParams
 from ...errors import ContextTooLongError, EngineDeadError, InvalidRequestError
 from ...events import Finished, FinishReason, GenerateEvent, Prefilled, SentenceChunk, TextDelta, Thought, Usage
 from ..status import reply_to
+from ..strict_json import read_json
 
-__all__ = ["age_s_of", "cancel_reason_of", "error_event", "event_of", "messages_of", "params_of", "tools_of"]
+__all__ = [
+    "Age",
+    "age_of",
+    "cancel_reason_of",
+    "error_event",
+    "event_of",
+    "messages_of",
+    "params_of",
+    "tool_choice_of",
+    "tools_of",
+]
 
 _MAX_AGE_S: Final = 60.0
+_MAX_BELIEVED_AGE_S: Final = 1.0
+_SINCE_ARRIVAL: Final = ("queue_ms", "first_token_ms", "first_chunk_ms", "total_ms")
 _CANCEL_REASONS: Final = (FinishReason.CANCELLED, FinishReason.INTERRUPTED)
 
 
-def messages_of(prompt: pb.Prompt) -> Any:
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How long ago a request is said to have arrived at its client's edge.
+
+    Attributes:
+        believed_s: What decides its place among the requests of others: a client could else go before all of them.
+        beyond_s: What its client is told of in timings alone.
+    """
+
+    believed_s: float
+    beyond_s: float
+
+
+async def messages_of(prompt: pb.Prompt, *, max_messages: int) -> Any:
     """Read a prompt's messages; what is in them is checked where they are used.
 
     Raises:
-        InvalidRequestError: They are not JSON.
+        InvalidRequestError: They are not JSON, or there are too many.
     """
-    return _json_of(prompt.messages, "messages")
+    messages = await _json_of(prompt.messages, "messages")
+    if isinstance(messages, list) and len(messages) > max_messages:
+        raise InvalidRequestError(f"there are {len(messages)} messages, more than {max_messages}", param="messages")
+    return messages
 
 
-def tools_of(prompt: pb.Prompt) -> Any:
+async def tools_of(prompt: pb.Prompt) -> Any:
     """Read a prompt's tools, as ``messages_of``."""
-    return _json_of(prompt.tools, "tools") if prompt.tools else ()
+    return await _json_of(prompt.tools, "tools") if prompt.tools else ()
 
 
-def params_of(text: str, default: SamplingParams) -> SamplingParams:
+async def params_of(text: str, default: SamplingParams) -> SamplingParams:
     """Read sampling parameters; without any, they are the profile's.
 
     Raises:
@@ -40,26 +70,27 @@ def params_of(text: str, default: SamplingParams) -> SamplingParams:
     """
     if not text:
         return default
-    fields = _json_of(text, "params")
+    fields = await _json_of(text, "params")
     if not isinstance(fields, dict):
         raise InvalidRequestError("params must be a JSON object", param="params")
     return SamplingParams().replace(**fields)
 
 
-def tool_choice_of(text: str) -> Any:
+async def tool_choice_of(text: str) -> Any:
     """Read a tool choice, as ``messages_of``."""
-    return _json_of(text, "tool_choice") if text else "auto"
+    return await _json_of(text, "tool_choice") if text else "auto"
 
 
-def age_s_of(age_s: float) -> float:
-    """Check how long ago a request is said to have arrived.
+def age_of(age_s: float) -> Age:
+    """Read how long ago a request is said to have arrived.
 
     Raises:
-        InvalidRequestError: It is not between 0 and 60 seconds; older requests would go before all others.
+        InvalidRequestError: It is not between 0 and 60 seconds.
     """
     if not 0 <= age_s <= _MAX_AGE_S:
         raise InvalidRequestError(f"age_s must be between 0 and {_MAX_AGE_S:.0f}, not {age_s!r}", param="age_s")
-    return age_s
+    believed_s = min(age_s, _MAX_BELIEVED_AGE_S)
+    return Age(believed_s, age_s - believed_s)
 
 
 def cancel_reason_of(reason: str) -> FinishReason:
@@ -74,8 +105,8 @@ def cancel_reason_of(reason: str) -> FinishReason:
     return FinishReason(reason or FinishReason.CANCELLED)
 
 
-def event_of(request_id: int, event: GenerateEvent | Prefilled) -> pb.CallEvent:
-    """Write what a request tells its reader."""
+def event_of(request_id: int, event: GenerateEvent | Prefilled, age: Age) -> pb.CallEvent:
+    """Write what a request of that age tells its reader."""
     made = pb.CallEvent(request_id=request_id)
     if isinstance(event, TextDelta):
         made.text_delta = event.text
@@ -84,7 +115,7 @@ def event_of(request_id: int, event: GenerateEvent | Prefilled) -> pb.CallEvent:
     elif isinstance(event, Thought):
         made.thought = event.text
     elif isinstance(event, Finished):
-        made.finished.CopyFrom(_finished(event))
+        made.finished.CopyFrom(_finished(event, age))
     elif isinstance(event, Prefilled):
         usage = _usage(event.usage)
         made.prefilled.CopyFrom(pb.Prefilled(usage=usage, prefill_ms=event.prefill_ms, complete=event.complete))
@@ -109,8 +140,11 @@ def error_event(request_id: int, error: Exception) -> pb.CallEvent:
     return pb.CallEvent(request_id=request_id, error=failed)
 
 
-def _finished(event: Finished) -> pb.Finished:
+def _finished(event: Finished, age: Age) -> pb.Finished:
     timings = {name: getattr(event.timings, name) for name in event.timings.__slots__}
+    for name in _SINCE_ARRIVAL:
+        if timings[name] is not None:
+            timings[name] += age.beyond_s * 1e3
     return pb.Finished(finish_reason=event.reason, usage=_usage(event.usage), timings=pb.OptionalTimings(**timings))
 
 
@@ -122,8 +156,8 @@ def _usage(usage: Usage) -> call_pb2.Usage:
     )
 
 
-def _json_of(text: str, param: str) -> Any:
+async def _json_of(text: str, param: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidRequestError(f"{param} must be JSON", param=param) from None
+        return await read_json(text, what=param)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(str(error), param=param) from None

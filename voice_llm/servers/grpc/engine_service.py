@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import PurePath
@@ -11,8 +12,9 @@ import grpc
 
 from ..._proto import engine_pb2 as pb
 from ...config import Profile
-from ...errors import InvalidRequestError, VoiceLLMError
+from ...errors import AtCapacityError, DrainingError, InvalidRequestError, LoadingError
 from ...runtime import Call, Engine
+from ...session.contract import check_id
 from ..edge import Edge
 from ..identity import Identity
 from .engine_call import Command, HeldCall
@@ -20,6 +22,8 @@ from .peer import Context, identity_of, identity_of_stream
 from .rpc import Sender, parser, rpc
 
 __all__ = ["EngineService", "add_to"]
+
+_OPEN_WITHIN_S: Final = 10.0
 
 
 def add_to(server: grpc.aio.Server, edge: Edge) -> None:
@@ -92,22 +96,27 @@ class EngineService:
                 call = await engine.open_call(
                     call_id=opening.call_id or None, tenant=identity.tenant, one_shot=opening.one_shot
                 )
-            except VoiceLLMError as e:
-                self._edge.host.observer.call_refused(e.code)
+            except (AtCapacityError, DrainingError, LoadingError) as refusal:
+                self._edge.host.observer.call_refused(refusal.code)
                 raise
             async with call:
                 yield engine, call
 
 
 async def _opening(commands: AsyncIterator[Command]) -> pb.Open:
-    async for command in commands:
-        if isinstance(command, InvalidRequestError):
-            raise command
-        if command.HasField("open"):
-            opening: pb.Open = command.open
-            return opening
-        break
-    raise InvalidRequestError("the first command must be open", param="open")
+    try:
+        async with asyncio.timeout(_OPEN_WITHIN_S):
+            command = await anext(aiter(commands), None)
+    except TimeoutError:
+        raise InvalidRequestError(f"no open arrived within {_OPEN_WITHIN_S:g} s", param="open") from None
+    if isinstance(command, InvalidRequestError):
+        raise command
+    if command is None or not command.HasField("open"):
+        raise InvalidRequestError("the first command must be open", param="open")
+    opening: pb.Open = command.open
+    if opening.call_id:
+        check_id(opening.call_id, "call_id")
+    return opening
 
 
 def _public(profile: Profile) -> Profile:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import grpc
 
 from ..._proto import llama_pb2 as pb
 from ...errors import AtCapacityError, DrainingError, InvalidRequestError, LoadingError, VoiceLLMError
-from ...events import Finished, TextDelta
+from ...events import Finished, FinishReason, TextDelta
 from ...prompt import Message
 from ...runtime import Call, Engine, ReplyStream
+from ...session.contract import check_id
 from ..auth import TENANT_HEADER
 from ..edge import Edge
 from ..identity import Identity
 from ..tracing import Trace
+from .off_loop import converted
 from .peer import Context, identity_of, metadata_of
 from .question import check, history_of, params_of, system_prompt_of, user_turn_of
 from .rpc import Sender, parser, rpc
@@ -25,7 +28,6 @@ __all__ = ["LlamaService"]
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["LlamaService"].full_name
 _CALL_ID: Final = "x-call-id"
-_MAX_CALL_ID_CHARS: Final = 128
 
 
 class LlamaService:
@@ -73,10 +75,8 @@ class LlamaService:
         if not metadata.get(TENANT_HEADER):
             raise InvalidRequestError(f"{TENANT_HEADER} is missing in the metadata", param=TENANT_HEADER)
         call_id = metadata.get(_CALL_ID) or None
-        if call_id is not None and not (call_id.isprintable() and len(call_id) <= _MAX_CALL_ID_CHARS):
-            raise InvalidRequestError(
-                f"{_CALL_ID} must be at most {_MAX_CALL_ID_CHARS} printable characters", param=_CALL_ID
-            )
+        if call_id is not None:
+            check_id(call_id, _CALL_ID)
         trace.identify(tenant=identity.tenant, call_id=call_id or "")
         return identity, call_id
 
@@ -89,7 +89,7 @@ class LlamaService:
         trace: Trace,
         arrival_s: float | None,
     ) -> None:
-        params = params_of(request, engine.profile.sampling)
+        params = await converted(request, partial(params_of, request, engine.profile.sampling))
         exchange = Exchange(request.user_prompt.strip(), user_turn_of(request, engine.profile))
         system_prompt = system_prompt_of(request, engine.profile)
         messages = [Message("system", system_prompt)] if system_prompt else []
@@ -97,23 +97,26 @@ class LlamaService:
         self._told.note(call, exchange)
         try:
             async with aclosing(call.generate(messages, params, arrival_s=arrival_s)) as reply, Sender(context) as send:
-                await _forward(reply, exchange, send, trace)
+                await self._forward(reply, exchange, send, trace)
         except VoiceLLMError:
             if not exchange.replied:
                 self._told.forget(call, exchange)
             raise
+        finally:
+            self._told.count(call, exchange)
 
-
-async def _forward(reply: ReplyStream, exchange: Exchange, send: Sender, trace: Trace) -> None:
-    async for event in reply:
-        if isinstance(event, TextDelta):
-            exchange.replied.append(event.text)
-            await send(pb.GenerateStreamResponse(token=event.text.encode()))
-        elif isinstance(event, Finished):
-            trace.turn(event.usage, event.timings, event.reason)
-            details = pb.FinishDetails(
-                finish_reason=event.reason.value,
-                prompt_tokens=event.usage.prompt_tokens,
-                completion_tokens=event.usage.completion_tokens,
-            )
-            await send(pb.GenerateStreamResponse(finish_details=details))
+    async def _forward(self, reply: ReplyStream, exchange: Exchange, send: Sender, trace: Trace) -> None:
+        async for event in reply:
+            if isinstance(event, TextDelta):
+                exchange.say(event.text)
+                await send(pb.GenerateStreamResponse(token=event.text.encode()))
+            elif isinstance(event, Finished):
+                if event.reason is FinishReason.CANCELLED:
+                    self._edge.host.check_not_draining()
+                trace.turn(event.usage, event.timings, event.reason)
+                details = pb.FinishDetails(
+                    finish_reason=event.reason.value,
+                    prompt_tokens=event.usage.prompt_tokens,
+                    completion_tokens=event.usage.completion_tokens,
+                )
+                await send(pb.GenerateStreamResponse(finish_details=details))

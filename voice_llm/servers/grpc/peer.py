@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -12,10 +11,11 @@ from urllib.parse import unquote
 import grpc
 
 from ...errors import VoiceLLMError
+from ..addresses import is_loopback
 from ..auth import TENANT_HEADER, Authenticator
 from ..identity import Identity
 
-__all__ = ["Context", "identity_of", "identity_of_stream", "is_loopback", "metadata_of"]
+__all__ = ["Context", "identity_of", "identity_of_stream", "is_local", "metadata_of"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -41,11 +41,13 @@ def identity_of(context: Context, authenticator: Authenticator) -> Identity:
         InvalidRequestError: That is no tenant's name.
     """
     metadata = metadata_of(context)
+    names, common_name = _certified_names(context.auth_context())
     return authenticator.by_certificate(
-        names=_certified_names(context.auth_context()),
+        names=names,
+        common_name=common_name,
         authorization=metadata.get("authorization"),
         tenant=metadata.get(TENANT_HEADER),
-        loopback=is_loopback(context.peer()),
+        loopback=is_local(context.peer()),
     )
 
 
@@ -64,22 +66,18 @@ async def identity_of_stream(context: Context, authenticator: Authenticator, req
         raise
 
 
-def is_loopback(peer: str) -> bool:
+def is_local(peer: str) -> bool:
     """Whether a peer, as gRPC writes it (``ipv4:127.0.0.1:50000``), is on this machine."""
     kind, _, address = unquote(peer).partition(":")
     if kind not in ("ipv4", "ipv6"):
         return kind in ("unix", "unix-abstract")
-    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        parsed = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return (mapped or parsed).is_loopback
+    return is_loopback(address.rpartition(":")[0].strip("[]"))
 
 
-def _certified_names(auth: Mapping[str, Any]) -> list[str] | None:
-    """Return what the client's certificate names, the common name first; None where the connection is plain text."""
+def _certified_names(auth: Mapping[str, Any]) -> tuple[list[str] | None, str | None]:
+    """Return what the client's certificate names, and its common name; no names where the connection is plain text."""
     if auth.get("transport_security_type") != [b"ssl"]:
-        return None
-    return [name.decode("utf-8", "replace") for kind in _NAMES for name in auth.get(kind, ())]
+        return None, None
+    # gRPC writes a common name that is missing as an empty one.
+    common, alternative = ([name.decode("utf-8", "replace") for name in auth.get(kind, ()) if name] for kind in _NAMES)
+    return [*common, *alternative], next(iter(common), None)

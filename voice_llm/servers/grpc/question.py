@@ -7,6 +7,7 @@ from typing import Final, cast
 
 from ..._proto import llama_pb2 as pb
 from ...config import Profile, SamplingParams
+from ...config.sampling import MAX_STOPS
 from ...errors import InvalidRequestError, NotFoundError
 from ...prompt import Message, Role
 from .struct import plain_struct
@@ -26,8 +27,8 @@ def check(request: pb.GenerateStreamRequest, *, max_messages: int, max_reply_tok
     """Refuse what no engine could answer, before one is asked for.
 
     Raises:
-        InvalidRequestError: The question is empty, the history is too long or has an unknown role, or the reply that is
-            asked for is too long.
+        InvalidRequestError: The question is empty, the history is too long or has an unknown role, there are too many
+            stop sequences, or the reply that is asked for is too long.
         NotFoundError: There is no such adapter.
     """
     if not request.user_prompt.strip():
@@ -35,6 +36,11 @@ def check(request: pb.GenerateStreamRequest, *, max_messages: int, max_reply_tok
     if len(request.history) > max_messages:
         raise InvalidRequestError(
             f"history has {len(request.history)} messages; allowed are {max_messages}", param="history"
+        )
+    if len(request.params.stop_sequences) > MAX_STOPS:
+        raise InvalidRequestError(
+            f"stop_sequences has {len(request.params.stop_sequences)} strings; allowed are {MAX_STOPS}",
+            param="stop_sequences",
         )
     for place, turn in enumerate(request.history):
         if turn.role not in _HISTORY_ROLES:

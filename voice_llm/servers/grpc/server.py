@@ -29,6 +29,8 @@ _OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.max_concurrent_streams", 1024),
+    # One that holds no RPC for so long is closed; its client connects again when it needs to.
+    ("grpc.max_connection_idle_ms", 600_000),
 )
 
 

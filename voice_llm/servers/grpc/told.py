@@ -16,6 +16,10 @@ __all__ = ["Exchange", "ToldTurns"]
 # More than a history may hold by default: one that outgrew it would be computed anew from its first message.
 _MAX_EXCHANGES: Final = 1024
 _MAX_CHARS: Final = 32 * 1024 * 1024
+# A history of equal questions must not take longer to look through than any other.
+_MAX_TRIES: Final = 8
+_REPLY_CHARS: Final = 1024
+_ANSWER_CHARS: Final = 4 * _REPLY_CHARS
 
 
 @dataclass(eq=False, slots=True)
@@ -25,21 +29,24 @@ class Exchange:
     Attributes:
         asked: The bare text.
         told: What the model was given for it.
-        replied: What it has answered so far.
+        replied: The beginning of what it has answered so far, without white space.
+        counted: How much of it its call's sum of text holds.
     """
 
     asked: str
     told: str
-    replied: list[str] = field(default_factory=list)
+    replied: str = ""
+    counted: int = 0
 
     @property
     def chars(self) -> int:
-        """Its size, but for the reply, which is bounded elsewhere."""
-        return len(self.asked) + len(self.told)
+        """Its size."""
+        return len(self.asked) + len(self.told) + len(self.replied)
 
-    def is_answer(self, text: str) -> bool:
-        """Whether a message stands for the reply or, where the caller spoke over it, for its beginning."""
-        return _dense("".join(self.replied)).startswith(_dense(text))
+    def say(self, text: str) -> None:
+        """Note more of the reply; the beginning is enough to know it by."""
+        if len(self.replied) < _REPLY_CHARS:
+            self.replied = (self.replied + _dense(text))[:_REPLY_CHARS]
 
 
 @dataclass(eq=False, slots=True)
@@ -47,13 +54,13 @@ class _Exchanges:
     latest: deque[Exchange] = field(default_factory=deque)
     chars: int = 0
 
-    def add(self, exchange: Exchange) -> None:
-        self.latest.append(exchange)
-        self.chars += exchange.chars
+    def count(self, exchange: Exchange) -> None:
+        self.chars += exchange.chars - exchange.counted
+        exchange.counted = exchange.chars
 
     def drop_oldest(self) -> int:
         """Returns how much text it was."""
-        chars = self.latest.popleft().chars
+        chars = self.latest.popleft().counted
         self.chars -= chars
         return chars
 
@@ -81,12 +88,23 @@ class ToldTurns:
         """Remember a question that the call's sequence is about to be given."""
         exchanges = self._of_call.pop(call, None) or _Exchanges()
         self._of_call[call] = exchanges
-        exchanges.add(exchange)
+        exchanges.latest.append(exchange)
+        exchanges.count(exchange)
         if len(exchanges.latest) > self._max_exchanges:
             exchanges.drop_oldest()
+        self._make_room(exchanges)
+
+    def count(self, call: Call, exchange: Exchange) -> None:
+        """Count what was replied to a question, once the reply has ended."""
+        exchanges = self._of_call.get(call)
+        if exchanges is not None and exchange in exchanges.latest:
+            exchanges.count(exchange)
+            self._make_room(exchanges)
+
+    def _make_room(self, latest: _Exchanges) -> None:
         excess = self.chars - self._max_chars
         for held in list(self._of_call.values()):
-            while excess > 0 and len(held.latest) > (held is exchanges):
+            while excess > 0 and len(held.latest) > (held is latest):
                 excess -= held.drop_oldest()
 
     def forget(self, call: Call, exchange: Exchange) -> None:
@@ -94,13 +112,14 @@ class ToldTurns:
         exchanges = self._of_call.get(call)
         if exchanges is not None and exchange in exchanges.latest:
             exchanges.latest.remove(exchange)
-            exchanges.chars -= exchange.chars
+            exchanges.chars -= exchange.counted
 
     def recall(self, call: Call, history: Sequence[Message]) -> list[Message]:
         """Return the history with each question as the call's sequence was given it.
 
         Both are in the order of the call, and a history may lack the oldest turns: so they are matched from the end.
-        A question that was asked more than once is the latest of those that the message after it answers.
+        A question that was asked more than once is, of its latest few, the latest that the message after it answers:
+        the whole reply or, where the caller spoke over it, its beginning.
         """
         recalled = list(history)
         exchanges = self._of_call.get(call)
@@ -112,17 +131,27 @@ class ToldTurns:
         for index in reversed(range(len(recalled))):
             message = recalled[index]
             if message.role == "user":
-                found = _latest([p for p in places.get(message.content.strip(), ()) if p < end], known, answer)
+                found = _latest(_before(end, places[message.content.strip()]), known, answer)
                 if found is not None:
                     recalled[index], end = Message("user", known[found].told), found
             answer = message.content if message.role == "assistant" else ""
         return recalled
 
 
+def _before(end: int, places: list[int]) -> list[int]:
+    """Take the places from ``end`` on out, for good: what is looked for next lies before it, too."""
+    while places and places[-1] >= end:
+        places.pop()
+    return places
+
+
 def _latest(places: Sequence[int], known: Sequence[Exchange], answer: str) -> int | None:
     """Return the latest place with that answer, else the latest."""
-    answered = (place for place in reversed(places) if known[place].is_answer(answer))
-    return next(answered, places[-1] if places else None)
+    if len(places) < 2:
+        return places[0] if places else None
+    begins = _dense(answer[:_ANSWER_CHARS])[:_REPLY_CHARS]
+    answered = (place for place in reversed(places[-_MAX_TRIES:]) if known[place].replied.startswith(begins))
+    return next(answered, places[-1])
 
 
 def _dense(text: str) -> str:

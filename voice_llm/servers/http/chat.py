@@ -15,13 +15,13 @@ from ...errors import AtCapacityError, DrainingError, LoadingError, SlowConsumer
 from ...events import Finished, FinishReason, GenerateEvent, SentenceChunk
 from ...runtime import Engine, ReplyStream
 from ..edge import Edge
+from ..host import EngineHost
 from ..status import reply_to
 from .body import BODY_S, read_object
-from .errors import error_body
-from .keys import ERROR_CODE, IDENTITY, TRACE, call_id_of
 from .models import model_names
 from .reply import Completion, sse, to_json
 from .request import ChatRequest, parse_chat_request
+from .request_keys import ERROR_CODE, IDENTITY, TRACE, call_id_of
 
 __all__ = ["UNREAD_S", "Chat"]
 
@@ -83,11 +83,11 @@ class Chat:
                 return await answer(request, _completion(chat, engine), stream)
 
     async def _whole(self, request: web.Request, completion: Completion, stream: ReplyStream) -> web.StreamResponse:
-        events = [event async for event in _told(request, stream)]
+        events = [event async for event in _told(request, stream, self._edge.host)]
         return web.Response(text=to_json(completion.whole(events)), content_type="application/json")
 
     async def _stream(self, request: web.Request, completion: Completion, stream: ReplyStream) -> web.StreamResponse:
-        async with aclosing(_told(request, stream)) as events:
+        async with aclosing(_told(request, stream, self._edge.host)) as events:
             first = await anext(events)  # what is wrong with the request shows here, while there is a status to send
             response = web.StreamResponse(headers=_STREAM_HEADERS)
             await response.prepare(request)
@@ -109,7 +109,7 @@ class Chat:
         try:
             if isinstance(error, SlowConsumerError):
                 raise error  # whoever does not read would not read this either
-            await self._write(response, sse(error_body(reply)))
+            await self._write(response, sse(reply.as_json()))
         except SlowConsumerError:
             if request.transport is not None:
                 request.transport.abort()
@@ -124,12 +124,13 @@ class Chat:
             raise SlowConsumerError(f"a reply was not read for {self._unread_s:g} s; it was cancelled") from None
 
 
-async def _told(request: web.Request, stream: ReplyStream) -> AsyncGenerator[GenerateEvent]:
+async def _told(request: web.Request, stream: ReplyStream, host: EngineHost) -> AsyncGenerator[GenerateEvent]:
     """Yield what OpenAI has words for, and tell the trace of the end."""
     async for event in stream:
         if isinstance(event, Finished):
             request[TRACE].turn(event.usage, event.timings, event.reason)
             if event.reason in (FinishReason.CANCELLED, FinishReason.INTERRUPTED, FinishReason.ERROR):
+                host.check_not_draining()
                 raise WrongStateError("the call was ended while it replied")
         if not isinstance(event, SentenceChunk):
             yield event

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
-from ..status import ErrorReply
+from ..status import INTERNAL_MESSAGE, ErrorReply
 
-__all__ = ["error_body", "error_response", "reply_to_http"]
+__all__ = ["error_response", "reply_to_http"]
 
-_MAX_MESSAGE_CHARS: Final = 500
 _RETRIED: Final = (429, 503)
-
-
-def error_body(reply: ErrorReply) -> dict[str, Any]:
-    """Return the body: messages quote what was sent, and would else be as long."""
-    if len(reply.message) > _MAX_MESSAGE_CHARS:
-        reply = dataclasses.replace(reply, message=reply.message[:_MAX_MESSAGE_CHARS] + "...")
-    return reply.as_json()
 
 
 def error_response(reply: ErrorReply, *, status: int | None = None, allow: str | None = None) -> web.Response:
@@ -32,7 +23,7 @@ def error_response(reply: ErrorReply, *, status: int | None = None, allow: str |
         allow: The methods that the path has.
     """
     status = status or reply.status.http
-    response = web.json_response(error_body(reply), status=status)
+    response = web.json_response(reply.as_json(), status=status)
     if status in _RETRIED:
         response.headers["Retry-After"] = str(max(1, math.ceil(reply.retry_after_s or 1)))
     if status == 401:
@@ -45,7 +36,7 @@ def error_response(reply: ErrorReply, *, status: int | None = None, allow: str |
 def reply_to_http(error: web.HTTPException) -> ErrorReply:
     """Return what a client may know of an error of the HTTP library."""
     if error.status >= 500:
-        return ErrorReply("internal", "the engine failed; its log says why")
+        return ErrorReply("internal", INTERNAL_MESSAGE)
     if error.status == 404:
         return ErrorReply("not_found", "there is no such path")
     if error.status == 413:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
 from ..edge import Edge
 from ..host import EngineHost, HostState
+from ..status import RETRY_AFTER_S
 
 __all__ = ["Health", "health_of"]
-
-_WAITED_FOR: Final = {"loading": 2.0, "draining": 5.0}
 
 
 class Health:
@@ -30,8 +29,8 @@ class Health:
         body = health_of(self._edge.host)
         status = body["status"]
         headers = {"Cache-Control": "no-store"}
-        if status in _WAITED_FOR:
-            headers["Retry-After"] = str(math.ceil(_WAITED_FOR[status]))
+        if status in RETRY_AFTER_S:
+            headers["Retry-After"] = str(math.ceil(RETRY_AFTER_S[status]))
         return web.json_response(body, status=200 if status == "healthy" else 503, headers=headers)
 
 

@@ -6,20 +6,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 from uuid import uuid4
 
 from aiohttp import web
 
+from ..addresses import is_loopback
 from ..auth import TENANT_HEADER
 from ..edge import Edge
 from ..status import reply_to
 from ..tracing import entered
 from .errors import error_response, reply_to_http
-from .keys import ERROR_CODE, IDENTITY, REQUEST_ID, TRACE, route_of
+from .request_keys import ERROR_CODE, IDENTITY, REQUEST_ID, TRACE, route_of
 
-__all__ = ["PUBLIC", "Middlewares", "add_headers", "is_loopback"]
+__all__ = ["PUBLIC", "Middlewares", "add_headers"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Middlewares:
             identity = self._edge.authenticator.by_key(
                 authorization=request.headers.get("Authorization"),
                 tenant=request.headers.get(TENANT_HEADER),
-                loopback=request.transport is not None and is_loopback(request.transport.get_extra_info("peername")),
+                loopback=_is_on_this_machine(request),
             )
             request[IDENTITY] = identity
             request[TRACE].identify(tenant=identity.tenant)
@@ -114,10 +114,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers["Server"] = "voice_llm"  # not what it is made of, and in which version
 
 
-def is_loopback(peer: object) -> bool:
-    """Say whether a connection's peer, as its socket names it, is on this machine; one that has no name is not."""
-    if not isinstance(peer, tuple):
-        return False
-    address = ip_address(peer[0].partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
+def _is_on_this_machine(request: web.Request) -> bool:
+    """A peer that is gone, or whose socket has no address, is not."""
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return isinstance(peer, tuple) and is_loopback(str(peer[0]))

@@ -10,9 +10,10 @@ from aiohttp import web
 from ...config import list_profiles
 from ...errors import InvalidRequestError, NotFoundError
 from ...runtime import Engine
+from ...session.contract import check_id
 from ..edge import Edge
 from .body import read_object
-from .keys import IDENTITY, check_call_id
+from .request_keys import IDENTITY
 
 __all__ = ["Calls", "Models", "model_names"]
 
@@ -95,6 +96,6 @@ class Calls:
         Raises:
             NotFoundError: The tenant has no such call.
         """
-        call_id = check_call_id(request.match_info["call_id"], "call_id")
+        call_id = check_id(request.match_info["call_id"], "call_id")
         await self._edge.soft_calls.drop(request[IDENTITY], call_id)
         return web.Response(status=204)

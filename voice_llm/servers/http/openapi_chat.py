@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ...config.sampling import MAX_STOP_CHARS, MAX_STOPS
+
 __all__ = ["CHAT_REPLY", "chat_request"]
 
 Schema = Mapping[str, Any]
 
 _TEXT: Final[Schema] = {"type": "string"}
 _OBJECT: Final[Schema] = {"type": "object"}
-_STOP: Final[Schema] = {"type": "string", "minLength": 1}
+_STOP: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARS}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 
 
@@ -130,7 +132,7 @@ def chat_request(model: str, *, max_messages: int, max_tokens: int) -> Schema:
             "presence_penalty": _number(-10, 10),
             "frequency_penalty": _number(-10, 10),
             "seed": _whole(-(2**63), 2**63 - 1),
-            "stop": {"anyOf": [_STOP, {"type": "array", "items": _STOP}, {"type": "null"}]},
+            "stop": {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MAX_STOPS}, {"type": "null"}]},
             "tools": {"type": "array", "items": _TOOL, "maxItems": 128},
             "tool_choice": _TOOL_CHOICE,
             "parallel_tool_calls": {"type": "boolean"},
@@ -139,8 +141,12 @@ def chat_request(model: str, *, max_messages: int, max_tokens: int) -> Schema:
             "grammar": _nullable({"type": "string", "description": "GBNF, with a root rule."}),
             "pacing": {"enum": ["off", None]},
             "n": {"enum": [1, None]},
-            "user": _TEXT,
-            "metadata": _OBJECT,
+            "logprobs": {"enum": [False, None]},
+            "modalities": {"enum": [["text"], None]},
+            "user": _nullable(_TEXT),
+            "safety_identifier": _nullable(_TEXT),
+            "prompt_cache_key": _nullable(_TEXT),
+            "metadata": _nullable(_OBJECT),
             "store": {"enum": [False, None]},
             "service_tier": {"enum": ["auto", "default", None]},
         },

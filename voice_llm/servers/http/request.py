@@ -49,7 +49,13 @@ _SAMPLING: Final = frozenset({
 })  # fmt: skip
 
 # Notes for whoever keeps records of requests, or routes them between machines: nothing depends on them here.
-_NOTES: Final = frozenset({"user", "safety_identifier", "metadata", "prompt_cache_key"})
+_NOTES: Final[Mapping[str, type]] = {
+    "user": str,
+    "safety_identifier": str,
+    "metadata": dict,
+    "prompt_cache_key": str,
+}
+_NAMES: Final = {str: "text", dict: "an object"}
 
 # Field -> the values that ask for what happens anyway; all others ask for what cannot be had. Null is one of them.
 _ONLY: Final[Mapping[str, tuple[object, ...]]] = {
@@ -79,6 +85,10 @@ FIELDS: Final = frozenset({*_HONOURED, *_SAMPLING, *_NOTES, *_ONLY})
 _MAY_BE_EMPTY: Final = frozenset(
     {"name", "refusal", "annotations", "audio", "function_call", "reasoning_content", "reasoning", "tool_calls"}
 )
+
+# Texts that clients send back as they got them: the name of a tool's message repeats that of the call it answers, and
+# what a reply thought is no part of what was said.
+_UNTOLD: Final = {"tool": frozenset({"name"}), "assistant": frozenset({"reasoning_content", "reasoning"})}
 
 
 def parse_chat_request(
@@ -120,6 +130,9 @@ def parse_chat_request(
 def _check_field(name: str, value: object) -> None:
     if name not in FIELDS:
         raise InvalidRequestError(f"unknown field {name!r}", param=name)
+    note = _NOTES.get(name)
+    if note is not None and value is not None and not isinstance(value, note):
+        raise InvalidRequestError(f"{name} must be {_NAMES[note]}", param=name)
     # True is 1 to Python, and no number of choices.
     allowed = _ONLY.get(name)
     if allowed is None or value is None or any(value == a and type(value) is type(a) for a in allowed):
@@ -153,9 +166,12 @@ def _messages(messages: object, system_prompt: str, most: int) -> tuple[Message,
 def _without_empty(message: Any) -> Any:
     if not isinstance(message, Mapping):
         return message
-    # The name of a tool's message repeats that of the call it answers.
-    told_already = {"name"} if message.get("role") == "tool" and isinstance(message.get("name"), str) else set[str]()
-    return {k: v for k, v in message.items() if (v or k not in _MAY_BE_EMPTY) and k not in told_already}
+    left_out = _UNTOLD.get(str(message.get("role")), frozenset())
+    return {
+        name: value
+        for name, value in message.items()
+        if (value or name not in _MAY_BE_EMPTY) and not (name in left_out and isinstance(value, str))
+    }
 
 
 def _params(body: Mapping[str, Any], sampling: SamplingParams, most_tokens: int) -> SamplingParams:

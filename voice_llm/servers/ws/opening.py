@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, unquote
 
@@ -12,7 +11,7 @@ from websockets.datastructures import Headers, MultipleValuesError
 from ...errors import InvalidRequestError
 from ...session.contract import Start
 
-__all__ = ["SUBPROTOCOL", "Opening", "header", "is_loopback", "offered_subprotocols"]
+__all__ = ["SUBPROTOCOL", "Opening", "header", "offered_subprotocols"]
 
 SUBPROTOCOL: Final = "voice-llm.v1"
 """What a browser offers beside ``bearer.<key>``: it needs one that can be answered, and a key never is."""
@@ -99,13 +98,3 @@ def offered_subprotocols(headers: Headers) -> list[str]:
     """Return the subprotocols that a client offers, in its order."""
     lines = headers.get_all("Sec-WebSocket-Protocol")
     return [name.strip() for line in lines for name in line.split(",") if name.strip()]
-
-
-def is_loopback(address: Any) -> bool:
-    """Return whether a socket's peer, ``(host, port, ...)``, is on this machine."""
-    try:
-        ip = ip_address(str(address[0]).partition("%")[0])
-    except (ValueError, LookupError, TypeError):
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-    return (mapped or ip).is_loopback

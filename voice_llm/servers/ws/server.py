@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -19,12 +19,14 @@ from websockets.typing import Origin, Subprotocol
 
 from ...errors import ConfigError, SlowConsumerError
 from ...session import CallError, Ended, SessionEvent, TurnEnd, to_json
+from ...session.contract import check_id
+from ..addresses import is_loopback
 from ..edge import Edge
 from ..identity import Identity
 from ..status import ErrorReply, reply_to
 from ..tracing import Trace, entered
 from .incoming import Incoming
-from .opening import SUBPROTOCOL, Opening, header, is_loopback, offered_subprotocols
+from .opening import SUBPROTOCOL, Opening, header, offered_subprotocols
 
 __all__ = ["WsServer"]
 
@@ -32,9 +34,12 @@ logger = logging.getLogger(__name__)
 
 _RESTART: Final = 1012
 _TOO_LARGE: Final = 1009
+_INTERNAL: Final = 1011
 _PING_EVERY_S: Final = 20.0
 _HANDSHAKE_WITHIN_S: Final = 10.0
 _CLOSE_WITHIN_S: Final = 2.0
+# Messages read ahead of what the call takes; each may be as large as a request.
+_MAX_UNREAD_MESSAGES: Final = 2
 # Some minutes of speech as text: what a client leaves unread is bounded, in this process and in the kernel.
 _WRITE_LIMIT_BYTES: Final = 32 * 1024
 _KERNEL_BUFFER_BYTES: Final = 64 * 1024
@@ -88,6 +93,7 @@ class WsServer:
                 ping_interval=_PING_EVERY_S,
                 ping_timeout=_PING_EVERY_S,
                 max_size=config.max_request_bytes,
+                max_queue=_MAX_UNREAD_MESSAGES,
                 write_limit=_WRITE_LIMIT_BYTES,
                 logger=_SILENT,
             )
@@ -115,21 +121,27 @@ class WsServer:
         opening = Opening.of(request.path) if request is not None else None
         if request is None or opening is None:
             return
-        _bound_kernel_buffer(connection)
         arrival_s = self._clock()
-        with entered(request.headers, call_id=opening.call_id, name="ws call") as trace:
-            code = await self._hold(connection, opening, trace)
-            if code != "ok":
-                trace.failed(code)
-            took_s = self._clock() - arrival_s
-            logger.info("call: %s, in %.1f s", code, took_s)
-        self._edge.host.observer.request_ended("ws", code, took_s)
+        code = "internal"
+        try:
+            _bound_kernel_buffer(connection)
+            with entered(request.headers, name="ws call") as trace:
+                code = await self._hold(connection, opening, trace)
+                if code != "ok":
+                    trace.failed(code)
+                logger.info("call: %s, in %.1f s", code, self._clock() - arrival_s)
+        except Exception as e:
+            # The library would close the connection with 1011, too, but its own log is not wanted.
+            logger.error("a connection failed: %s", type(e).__name__, exc_info=e)
+            await connection.close(_INTERNAL)
+        finally:
+            self._edge.host.observer.request_ended("ws", code, self._clock() - arrival_s)
 
     async def _hold(self, connection: ServerConnection, opening: Opening, trace: Trace) -> str:
         """Hold the call as long as the connection lasts; returns ``"ok"`` or the code of what ended it."""
         try:
             identity = self._identify(connection)
-            trace.identify(tenant=identity.tenant)
+            trace.identify(tenant=identity.tenant, call_id=check_id(opening.call_id, "call_id"))
             await self._converse(connection, opening, identity, trace)
         except ConnectionClosed:
             pass
@@ -147,11 +159,16 @@ class WsServer:
             authorization=header(headers, "Authorization"),
             subprotocols=offered_subprotocols(headers),
             tenant=header(headers, "x-tenant-id"),
-            loopback=is_loopback(connection.remote_address),
+            loopback=is_loopback(_host_of(connection.remote_address)),
         )
 
     async def _converse(self, connection: ServerConnection, opening: Opening, identity: Identity, trace: Trace) -> None:
-        incoming = Incoming(connection, call_id=opening.call_id, resume=opening.resume())
+        incoming = Incoming(
+            connection,
+            call_id=opening.call_id,
+            resume=opening.resume(),
+            max_messages=self._edge.config.max_messages,
+        )
         # Closing the reader at once is what tells a dropped connection.
         async with aclosing(self._edge.conversations.converse(incoming.events(), identity)) as events:
             async for event in events:
@@ -198,6 +215,11 @@ def _refuse_unknown_path(connection: ServerConnection, request: Request) -> Resp
     if Opening.of(request.path) is not None:
         return None
     return connection.respond(HTTPStatus.NOT_FOUND, "calls are at /v1/calls/<call id>\n")
+
+
+def _host_of(address: Any) -> str:
+    """Return the host of a socket's peer, ``(host, port, ...)``; nothing where that is gone already."""
+    return str(address[0]) if isinstance(address, tuple) and address else ""
 
 
 def _bound_kernel_buffer(connection: ServerConnection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from ...config.sampling import MAX_STOPS
 from ...errors import InvalidRequestError
 from ...prompt import Message, Tool, parse_messages, parse_tools
 from .checks import check_event
@@ -28,15 +29,19 @@ __all__ = ["parse_client_event"]
 Reader = Callable[[Any, str], Any]
 """Turns a JSON value into that of a field; given the field's name for errors."""
 
+# Counts are checked before anything is read: reading takes microseconds an item, on an event loop.
+_MAX_MESSAGES: Final = 16_384
+_MAX_TOOLS: Final = 128
 _INT32: Final = 2**31
 _MAX_DEPTH: Final = 64
 
 
-def parse_client_event(data: Mapping[str, Any]) -> ClientEvent:
+def parse_client_event(data: Mapping[str, Any], *, max_messages: int = _MAX_MESSAGES) -> ClientEvent:
     """Read one event; missing fields have protobuf's defaults.
 
     Args:
         data: The JSON object; ``type`` names the event.
+        max_messages: Most messages of a history.
 
     Raises:
         InvalidRequestError: The type or a field is unknown, or a value is not of its type; ``param`` names it.
@@ -46,6 +51,8 @@ def parse_client_event(data: Mapping[str, Any]) -> ClientEvent:
     kind = data.get("type")
     if not isinstance(kind, str) or kind not in _EVENTS:
         raise InvalidRequestError(f"type must be one of {', '.join(_EVENTS)}", param="type")
+    if kind == "start" and isinstance(data.get("history"), list):
+        _check_count(data["history"], "history", max_messages)
     make, fields = _EVENTS[kind]
     event: ClientEvent = make(**_read_fields({k: v for k, v in data.items() if k != "type"}, fields, ""))
     check_event(event)
@@ -125,8 +132,15 @@ def _list(value: Any, param: str) -> list[Any]:
     return value
 
 
+def _check_count(items: list[Any], param: str, most: int) -> list[Any]:
+    if len(items) > most:
+        raise InvalidRequestError(f"{param} has {len(items)} items, more than {most}", param=param)
+    return items
+
+
 def _stop(value: Any, param: str) -> tuple[str, ...]:
-    return tuple(_text(item, f"{param}[{index}]") for index, item in enumerate(_list(value, param)))
+    items = _check_count(_list(value, param), param, MAX_STOPS)
+    return tuple(_text(item, f"{param}[{index}]") for index, item in enumerate(items))
 
 
 def _messages(value: Any, param: str) -> tuple[Message, ...]:
@@ -140,7 +154,7 @@ def _messages(value: Any, param: str) -> tuple[Message, ...]:
 def _tools(value: Any, param: str) -> tuple[Tool, ...]:
     items = [
         _read_fields(_object(item, f"{param}[{index}]"), _TOOL, f"{param}[{index}].")
-        for index, item in enumerate(_list(value, param))
+        for index, item in enumerate(_check_count(_list(value, param), param, _MAX_TOOLS))
     ]
     return parse_tools(items)
 
