@@ -137,7 +137,7 @@ class Conversations:
 
     def _resume(self, start: Start, identity: Identity, outbox: Outbox) -> Conversation:
         for (tenant, call_id), call in self._calls.items():
-            mine = tenant == identity.tenant and start.call_id in ("", call_id)
+            mine = tenant == identity.tenant and start.call_id == call_id
             if mine and call.resume(start.resume_token, start.last_turn_id, start.last_index, outbox):
                 return call
         raise NotFoundError("there is no call of that id and token to take up again")

@@ -55,7 +55,7 @@ _NOTES: Final[Mapping[str, type]] = {
     "metadata": dict,
     "prompt_cache_key": str,
 }
-_NAMES: Final = {str: "text", dict: "an object"}
+_NAMES: Final[Mapping[type, str]] = {str: "text", dict: "an object"}
 
 # Field -> the values that ask for what happens anyway; all others ask for what cannot be had. Null is one of them.
 _ONLY: Final[Mapping[str, tuple[object, ...]]] = {
