@@ -430,9 +430,15 @@ class TestCommandLine:
 
     def test_settings_of_the_environment_reach_the_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("GRPC_TLS_CA_PATH", "no-such-ca.pem")
-        result = voice_llm("generate", "Hi")
+        result = voice_llm("generate", "Hi", "--tenant", "north")
         assert result.exit_code == 2
         assert "no-such-ca.pem cannot be read" in result.stderr
+
+    @pytest.mark.parametrize("command", [("generate", "Hi"), ("benchmark",)])
+    def test_a_key_without_its_tenant_is_refused_before_anything_is_asked(self, command: tuple[str, ...]) -> None:
+        result = voice_llm(*command, "--api-key", "k")
+        assert result.exit_code == 2
+        assert "--tenant is missing" in result.stderr
 
     def test_help_loads_no_client_library_and_names_the_program_as_it_was_called(self) -> None:
         """The alias ``llm_cli`` is the same program."""
