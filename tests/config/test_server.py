@@ -57,11 +57,13 @@ def test_bad_value_is_refused_with_field_value_and_what_is_allowed(name: str, va
 
 
 def test_any_number_of_ports_may_be_any_that_is_free() -> None:
-    ServerConfig(http_port=0, grpc_port=0, metrics_port=0, ws_port=0)
+    config = ServerConfig(http_port=0, grpc_port=0, metrics_port=0, ws_port=0)
+    assert (config.http_port, config.grpc_port, config.metrics_port, config.ws_port) == (0, 0, 0, 0)
 
 
 def test_origins_are_a_star_or_scheme_host_and_port() -> None:
-    ServerConfig(cors_origins=("*", "https://a.example", "http://localhost:3000", "http://[::1]:80"))
+    origins = ("*", "https://a.example", "http://localhost:3000", "http://[::1]:80")
+    assert ServerConfig(cors_origins=origins).cors_origins == origins
 
 
 @pytest.mark.parametrize("api_keys", [{}, {"s3cret": ""}, {"": "acme"}, {"s3cret ": "acme"}, {"s3crét": "acme"}])

@@ -434,6 +434,7 @@ class TestEnd:
                 await peer.start(call_id="c1")
                 peer.say(End())
                 await peer.until(Ended)
+                assert peer.all(CallError) == []
 
     async def test_server_that_closes_tells_every_call(self) -> None:
         async with calling() as edge:

@@ -51,7 +51,10 @@ def test_what_is_no_strict_json_is_refused_in_few_words(data: bytes | str) -> No
 
 
 def test_sixty_three_levels_are_let_in() -> None:
-    parse_json("[" * 63 + "1" + "]" * 63)
+    value = parse_json("[" * 63 + "1" + "]" * 63)
+    for _ in range(63):
+        [value] = value
+    assert value == 1
 
 
 @pytest.mark.parametrize(("chars", "inline"), [(1_000, True), (100_000, False)])
