@@ -170,6 +170,31 @@ async def test_id_of_an_open_call_cannot_be_used_for_another() -> None:
         assert (error.code(), trailer(error, "error-code")) == (grpc.StatusCode.FAILED_PRECONDITION, "wrong_state")
 
 
+async def test_client_that_has_said_all_hears_the_answer_to_it() -> None:
+    backend = GatedBackend()
+    async with phone_to(backend) as phone:
+        await phone.start()
+        backend.hold(after_tokens=3)
+        await phone.say(turn=pb.Turn(turn_id="t1", text="Hello?"))
+        await backend.held()
+        await phone.stream.done_writing()
+        backend.release()
+        events = await phone.hear_all()
+        assert await phone.stream.code() is grpc.StatusCode.OK
+    assert "".join(event.chunk.text for event in events) == "You said Hello?. That makes 1."
+    assert events[-1].turn_end.finish_reason == "stop"
+
+
+async def test_call_that_a_closing_server_cuts_is_told_to_try_elsewhere() -> None:
+    async with edge_around() as edge, serving(edge) as gateway:
+        phone = Phone(gateway.channel)
+        await phone.start()
+        await edge.conversations.close()
+        error = await phone.refusal()
+    assert (error.code(), trailer(error, "error-code")) == (grpc.StatusCode.UNAVAILABLE, "draining")
+    assert int(trailer(error, "retry-after-ms") or 0) > 0
+
+
 @pytest.mark.parametrize("way", ["half-close", "cancel"])
 async def test_dropped_stream_keeps_its_call_to_be_resumed(way: str) -> None:
     async with edge_around() as edge, serving(edge) as gateway:
