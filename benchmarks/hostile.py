@@ -30,6 +30,8 @@ DURATION_S: Final = 60.0
 _WARM_UP_S: Final = 15.0
 _RESUME_S: Final = 2.0
 _SETTLE_S: Final = 60.0
+_REST_S: Final = 5.0
+_LOOK_EVERY_S: Final = 0.25
 _MEMORY_SHARE: Final = 1.05
 _ENVIRONMENT: Final = {
     "LLM_LLAMA_SERVICE_RESUME_S": str(_RESUME_S),
@@ -110,13 +112,15 @@ def _passed(figures: dict[str, Any]) -> bool:
 
 
 async def _settled(server: ServerProcess) -> float:
-    """Wait until nothing is held any more; returns the sequences that are held in the end."""
-    held = -1.0
-    for _ in range(int(_SETTLE_S / 0.25)):
+    """Wait until nothing is held any more and memory is at rest; returns the sequences that are held in the end."""
+    held, memory, rest = -1.0, 0, 0
+    for _ in range(int(_SETTLE_S / _LOOK_EVERY_S)):
+        await asyncio.sleep(_LOOK_EVERY_S)
         held = await asyncio.to_thread(server.metric, "voice_llm_sequences_held")
-        if not held:
+        last, memory = memory, server.resident_bytes()
+        rest = rest + 1 if not held and abs(memory - last) < 2**20 else 0
+        if rest * _LOOK_EVERY_S >= _REST_S:
             break
-        await asyncio.sleep(0.25)
     return held
 
 

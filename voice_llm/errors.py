@@ -29,7 +29,7 @@ Servers map ``code`` to a status in one place; ``str(error)`` is for people.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "AtCapacityError",
@@ -64,6 +64,11 @@ class VoiceLLMError(Exception):
     """
 
     code: ClassVar[str] = "internal"
+
+    def as_value(self) -> Self:
+        """Return the error without the frames that it was raised through, whose variables it would keep alive."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
 
 
 class InvalidRequestError(VoiceLLMError, ValueError):

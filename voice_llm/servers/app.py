@@ -11,6 +11,7 @@ from .edge import Edge, Server
 from .grpc import GrpcServer
 from .host import EngineHost, HostState
 from .http import HttpServer
+from .memory import give_memory_back
 from .metrics import PrometheusObserver
 from .metrics_server import MetricsServer
 from .ws import WsServer
@@ -47,6 +48,7 @@ class App:
         self._grpc = GrpcServer(self._edge)
         self._metrics = MetricsServer(self._edge, observer)
         self._ws = WsServer(self._edge)
+        self._memory: asyncio.Task[None] | None = None
 
     async def start(self) -> Ports:
         """Listen at once, and load the engine meanwhile.
@@ -60,6 +62,7 @@ class App:
             metrics=await self._metrics.start(),
             ws=await self._ws.start(),
         )
+        self._memory = asyncio.create_task(give_memory_back(), name="voice-llm-memory")
         self._host.start()
         return ports
 
@@ -92,6 +95,9 @@ class App:
         for server in servers:
             await server.stop()
         await self._host.close()
+        if self._memory is not None:
+            self._memory.cancel()
+            await asyncio.gather(self._memory, return_exceptions=True)
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -72,7 +72,7 @@ class Outbox:
         """Let the reader come to the end, or to an error, after what is in it, or at once; the first close counts."""
         if not self._closed:
             self._closed = True
-            self._error = error
+            self._error = None if error is None else error.as_value()
             if now:
                 self._events.clear()
             self._arrived.set()
@@ -86,13 +86,18 @@ class Outbox:
         """
         while not self._events:
             if self._error is not None:
-                raise self._error
+                raise self._take_error(self._error)
             if self._closed:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
         self._read.set()
         return self._events.popleft()
+
+    def _take_error(self, error: VoiceLLMError) -> VoiceLLMError:
+        """Return the error and forget it: its traceback would hold the outbox, and the outbox it."""
+        self._error = None
+        return error
 
 
 class EventLog:

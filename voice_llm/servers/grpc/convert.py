@@ -38,7 +38,7 @@ def client_event(message: pb.ClientEvent, *, max_messages: int) -> ClientEvent |
         fields = _plain_fields(getattr(message, kind))
         return parse_client_event({"type": kind, **fields}, max_messages=max_messages)
     except InvalidRequestError as error:
-        return error
+        return error.as_value()
 
 
 def server_event(event: SessionEvent) -> pb.ServerEvent:

@@ -61,7 +61,7 @@ class Incoming:
         try:
             event = parse_client_event(parse_json(message), max_messages=self._max_messages)
         except InvalidRequestError as e:
-            return e
+            return e.as_value()
         if not isinstance(event, Start):
             return event
         if event.call_id not in ("", self._call_id):
