@@ -277,9 +277,21 @@ class TestTurns:
         async with calling() as edge:
             peer = Peer(edge.conversations)
             await peer.start()
-            peer.say(Interrupt(), Interrupt("x"), Played("t1", 0, 1), Partial("Al"), Context("x"), Turn("t1", "Alo"))
+            peer.say(Interrupt(), Interrupt("x"), Partial("Al"), Context("x"), Turn("t1", "Alo"))
             await peer.until(TurnEnd)
             assert peer.all(CallError) == []
+
+    async def test_playback_is_reported_of_turns_that_were_only(self) -> None:
+        async with calling() as edge:
+            peer = Peer(edge.conversations)
+            await peer.start()
+            peer.say(Turn("t1", "Alo"))
+            await peer.until(TurnEnd)
+            peer.say(Played("t2", 0, 1), Played("t1", 0, 1), Turn("t2", "Alo"))
+            await peer.until(TurnEnd, 2)
+            peer.say(Played("t1", 0, 2), Turn("t3", "Alo"))  # late, and of no use to anybody, but no mistake
+            await peer.until(TurnEnd, 3)
+            assert [error.code for error in peer.all(CallError)] == ["wrong_state"]
 
     async def test_context_counts_from_the_next_turn_on_and_may_be_taken_away(self) -> None:
         prompts: list[str] = []

@@ -466,7 +466,8 @@ class TestInterrupt:
             turn = session.turn("Nerede?")
             await until_chunk(turn, 2)
             session.played("t1", 1, 1200)
-            session.played("another turn", 7, 0)
+            with pytest.raises(WrongStateError):
+                session.played("another turn", 7, 0)
             session.interrupt()
             await read(turn)
             await self.check_next_prompt(session, engine, "Elbette, hemen bakıyorum. Siparişiniz")

@@ -46,6 +46,10 @@ class Dialogue:
         """Note a turn's name, which is taken from now on."""
         self._ids.add(turn.turn_id)
 
+    def knows(self, turn_id: str) -> bool:
+        """Whether there was a turn of that name."""
+        return turn_id in self._ids
+
     def speak(self, turn: RunningTurn) -> None:
         """Make a turn the one that the caller hears."""
         self.history.add(turn.question)

@@ -245,9 +245,11 @@ class CallSession:
         """Take note of what the caller has heard: chunk ``index`` for ``played_ms``, and all before it.
 
         Raises:
-            WrongStateError: The session is not started or has ended.
+            WrongStateError: The session is not started or has ended, or there was no such turn.
         """
         self._state.require(*_LIVE)
+        if not self._dialogue.knows(turn_id):
+            raise WrongStateError("there was no turn of that id")
         turn = self._dialogue.last_turn
         if turn is not None and turn.turn_id == turn_id:
             turn.playback.played(index, played_ms)
