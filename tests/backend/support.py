@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from voice_llm.backend.base import BatchEntry, Sampler
 from voice_llm.backend.llama import LlamaBackend
@@ -55,6 +58,13 @@ def continuation(
     backend.seq_drop(sequence_id)
     prefill(backend, sequence_id, backend.tokenize(prompt, parse_special=True))
     return generate(backend, sequence_id, backend.new_sampler(params), most)
+
+
+def set_logits(backend: LlamaBackend, values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    """Put other logits, shape (n_vocab,), where a decode of one token has left its own as entry 0."""
+    backend.seq_drop(0)
+    prefill(backend, 0, [0])
+    backend._logits.row(0)[:] = values
 
 
 def text_of(backend: LlamaBackend, tokens: Sequence[int]) -> str:

@@ -17,7 +17,7 @@ from voice_llm.errors import BackendError, GrammarError
 from voice_llm.prompt import Tool, ToolFormat, parse_tool_choice, parse_tools
 from voice_llm.text import ToolCallParser
 
-from .support import chat, generate, prefill, text_of
+from .support import chat, generate, prefill, set_logits, text_of
 
 pytestmark = pytest.mark.model
 
@@ -90,6 +90,13 @@ def test_even_nonsense_comes_in_the_form_that_the_history_has(backend: LlamaBack
     assert escaped_or_signed or text == "".join(piece.text for piece in ToolFormat().call(name, arguments))
 
 
+def preferring(backend: LlamaBackend, tokens: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits that put these tokens first, in order."""
+    values = np.zeros(backend.model.n_vocab, dtype=np.float32)
+    values[tokens] = 100 - np.arange(len(tokens))
+    return values
+
+
 class Lazy:
     """A sampler with tools that has been given nothing to sample yet."""
 
@@ -106,22 +113,9 @@ class Lazy:
     def choose(self, *texts: str) -> str:
         """Return which of the texts, likeliest first, the sampler draws as the next token."""
         tokens = [self.backend.tokenize(text)[0] for text in texts]
-        logits = _Logits(self.backend, tokens)
-        token = self.sampler.sample(logits, 0)  # type: ignore[arg-type]
+        set_logits(self.backend, preferring(self.backend, tokens))
+        token = self.backend.sample(0, self.sampler)
         return texts[tokens.index(token)] if token in tokens else text_of(self.backend, [token])
-
-
-class _Logits:
-    """A row of logits that prefers some tokens, in order."""
-
-    def __init__(self, backend: LlamaBackend, tokens: Sequence[int]) -> None:
-        self.ids = np.arange(backend._model.n_vocab, dtype=np.int32)
-        self._row = np.zeros(len(self.ids), dtype=np.float32)
-        for place, token in enumerate(tokens):
-            self._row[token] = 100 - place
-
-    def row(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        return self._row
 
 
 def test_words_are_free_until_a_call_begins(backend: LlamaBackend) -> None:
@@ -144,7 +138,8 @@ def test_one_call_may_follow_another_but_not_without_end(backend: LlamaBackend, 
         sampler.open_tag("")
     drawn: list[int] = []
     for token in wanted:
-        drawn.append(sampler.sample(_Logits(backend, [token]), 0))  # type: ignore[arg-type]
+        set_logits(backend, preferring(backend, [token]))
+        drawn.append(backend.sample(0, sampler))
         if backend.is_end_of_turn(drawn[-1]):
             break
     assert backend.is_end_of_turn(drawn[-1])

@@ -21,9 +21,10 @@ from ...errors import BackendError, ConfigError, ContextFullError
 from ..base import BackendCounters, BackendInfo, BatchEntry, Sampler, SavedState
 from ..micro_batches import count_micro_batches
 from .batch import NativeBatch
+from .candidates import Logits
 from .library import api, last_errors
 from .model import LlamaModel
-from .sampling import LlamaSampler, Logits
+from .sampling import LlamaSampler
 
 __all__ = ["LlamaBackend", "LlamaState"]
 
@@ -73,6 +74,8 @@ class LlamaBackend:
         # With swa_full too: a saved state holds the window only.
         self._window = model.sliding_window
         self._rows: dict[int, int] = {}
+        # A CPU is done when ``llama_decode`` returns; to give the GIL away once more could cost milliseconds.
+        self._computes_later = bool(api.llama_supports_gpu_offload())
         self._counters = BackendCounters()
         file_id = f"{model.path.name}:{model.path.stat().st_size}"
         layout = (config.kv_type, config.flash_attention, self._split, config.sequences, config.context_per_call)
@@ -147,8 +150,9 @@ class LlamaBackend:
         self._counters.batches += 1
         self._counters.micro_batches += micro_batches
         self._counters.decoded_tokens += sum(len(e.tokens) for e in entries)
-        # Logits are read lazily; waiting here keeps the wait outside calls that hold the GIL.
-        api.llama_synchronize(self._context)
+        if self._computes_later:
+            # Logits are read lazily; waiting here keeps the wait outside calls that hold the GIL.
+            api.llama_synchronize(self._context)
         return micro_batches
 
     def new_sampler(self, params: SamplingParams, tags: StructuralTags | None = None) -> LlamaSampler:

@@ -53,6 +53,7 @@ _HOLDS_GIL = (
     "llama_sampler_init_top_k",
     "llama_sampler_init_top_p",
     "llama_sampler_sample",
+    "llama_supports_gpu_offload",
     "llama_token_to_piece",
     "llama_vocab_bos",
     "llama_vocab_eos",
