@@ -104,6 +104,40 @@ class TestScrape:
         assert found['voice_llm_step_tokens_total{kind="decode"}'] == stats.batcher.decode_rows
         assert found['voice_llm_step_tokens_total{kind="prefill"}'] == stats.batcher.prefill_tokens
 
+    async def test_busy_time_is_told_by_what_it_went_into(self) -> None:
+        observer = PrometheusObserver()
+        async with edge_around(observer=observer) as edge, scraped(edge, observer) as url:
+            engine = edge.host.require()
+            await asyncio.gather(converse(engine, "Hello?", "And then?"), converse(engine, "Merhaba?", "Sağ ol."))
+            found = await scrape(url)
+            stats = await engine.stats()
+        done = stats.batcher
+        busy_s = {
+            name.split('"')[1]: value
+            for name, value in found.items()
+            if name.startswith("voice_llm_busy_seconds_total{work=")
+        }
+        assert set(busy_s) == {"opening", "turn", "hint", "decode", "sampling", "planning", "copies"}
+        assert busy_s["decode"] == pytest.approx(done.decode_ms / 1e3)
+        assert busy_s["opening"] > 0
+        assert busy_s["turn"] > 0
+        assert busy_s["hint"] == 0
+        assert busy_s["opening"] + busy_s["turn"] == pytest.approx(done.prefill_ms / 1e3)
+        assert sum(busy_s.values()) == pytest.approx(done.step_ms / 1e3)
+        assert found["voice_llm_decode_steps_total"] == done.decode_steps > 0
+        assert found["voice_llm_decode_rows_total"] == done.decode_rows >= done.decode_steps
+        assert found["voice_llm_micro_batches_total"] == done.decode_micro_batches > 0
+
+    async def test_error_of_the_cost_model_is_shown_for_decode_and_prefill(self) -> None:
+        observer = PrometheusObserver()
+        async with edge_around(observer=observer) as edge, scraped(edge, observer) as url:
+            engine = edge.host.require()
+            await converse(engine, "Hello?", "And then?")
+            found = await scrape(url)
+            stats = await engine.stats()
+        assert found['voice_llm_cost_model_error{kind="decode"}'] == stats.decode_error > 0
+        assert found['voice_llm_cost_model_error{kind="prefill"}'] == stats.prefill_error > 0
+
     async def test_sums_are_those_of_the_timings(self) -> None:
         observer = PrometheusObserver()
         async with edge_around(observer=observer) as edge, scraped(edge, observer) as url:

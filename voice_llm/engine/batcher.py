@@ -72,11 +72,15 @@ class DynamicBatcher:
         self._max_copy_ms = config.max_step_ms / 4
         self._placement = Placement(backend, self.calls.pool, self.cost, self.counters, max_ms=config.max_step_ms)
         self._scheduler = Scheduler(
-            max_step_ms=config.max_step_ms, max_batch_tokens=info.max_batch_tokens, split_kv=info.split_kv
+            max_step_ms=config.max_step_ms,
+            max_batch_tokens=info.max_batch_tokens,
+            split_kv=info.split_kv,
+            max_ahead_s=config.max_ahead_s,
         )
         self._queued: list[Request] = []
         self._running: list[Request] = []
         self._out: list[CoreEvent] = []
+        self._wake_s: float | None = None
 
     def __repr__(self) -> str:
         return f"<DynamicBatcher [{len(self.calls)} calls | {len(self._queued)} queued, {len(self._running)} running]>"
@@ -90,6 +94,11 @@ class DynamicBatcher:
     def has_work(self) -> bool:
         """Whether ``step`` has something to do or to hand out."""
         return bool(self._queued or self._running or self._out)
+
+    @property
+    def wake_s(self) -> float | None:
+        """Where the last step had nothing to do: when there will be something, on the clock; None for at once."""
+        return self._wake_s
 
     def open_call(self, call_id: str, key: IsolationKey, *, one_shot: bool = False, soft: bool = False) -> LiveCall:
         """Admit a call, or a one-shot inference beside the calls, of which there may be as many again.
@@ -158,11 +167,13 @@ class DynamicBatcher:
         """Do one bounded piece of work and return what came of it, and of cancels since the last step."""
         started_s = self._clock()
         self._start_queued(started_s)
+        copies_ms = (self._clock() - started_s) * 1e3
         step = self._prepare(self._scheduler.plan(started_s, self._running, self.cost))
+        self._wake_s = step.plan.wake_s
         if step.entries:
             self._run(step)
-            took_ms = (self._clock() - started_s) * 1e3
-            self._book.step_over(step.entries, took_ms, decoded=bool(step.plan.decode))
+        took_ms = (self._clock() - started_s) * 1e3
+        self._book.step_over(step.entries, took_ms, decoded=bool(step.plan.decode), copies_ms=copies_ms)
         out, self._out = self._out, []
         return out
 
@@ -254,7 +265,7 @@ class DynamicBatcher:
         if step.plan.decode:
             self._book.decoded(step.entries, micro_batches, took_ms)
         else:
-            self._book.prefilled(step.entries, took_ms)
+            self._book.prefilled(step.entries, step.requests, took_ms)
         self._apply(step, decoded_s)
         self.counters.sample_ms += (self._clock() - decoded_s) * 1e3
 
@@ -351,6 +362,9 @@ class DynamicBatcher:
                 request.first_chunk_s = now_s
             self._out.append((request, SentenceChunk(work.chunks, text, last and position == len(output.chunks))))
             work.chunks += 1
+            work.chunked_tokens = len(work.generated)
+            if work.speech is not None:
+                work.speech.sent(text, now_s)
 
     def _finish(self, request: Request, reason: FinishReason, *, complete: bool = False) -> None:
         now_s = self._clock()

@@ -2,105 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["CostModel", "DecodeShape", "LinearFit"]
+from .decode_cost import DecodeFit, DecodeShape
+from .fits import LinearFit
 
-_PER_1K = 1e-3
+__all__ = ["CostModel", "DecodeShape"]
 
-
-@dataclass(frozen=True, slots=True)
-class DecodeShape:
-    """What the time of a single-token step depends on.
-
-    Attributes:
-        micro_batches: How many micro-batches the backend makes of it.
-        rows: One a call.
-        row_context: Sum over micro-batches of rows x longest context, in tokens.
-    """
-
-    micro_batches: int
-    rows: int
-    row_context: int
-
-    @classmethod
-    def of(cls, contexts: Sequence[tuple[int, int]], *, split_kv: bool) -> DecodeShape:
-        """Build it from (sequence id, context length in tokens) of each row, sorted by id."""
-        if not split_kv:
-            return cls(1, len(contexts), len(contexts) * sum(c for _, c in contexts))
-        runs: list[list[int]] = []
-        last = -2
-        for sequence_id, context in contexts:
-            if sequence_id == last + 1:
-                runs[-1].append(context)
-            else:
-                runs.append([context])
-            last = sequence_id
-        return cls(len(runs), len(contexts), sum(len(run) * max(run) for run in runs))
-
-
-class LinearFit:
-    """Recursive least squares with forgetting: y = w . x, from a stream of (x, y).
-
-    The first observation scales the guess, whose ratios are worth more than its size: machines differ a hundredfold.
-    Later outliers (another process took the core) move it little: an error counts at most as large as the prediction.
-
-    Args:
-        weights: First guess.
-        trust: How sure the guess is; larger learns faster.
-        forgetting: Share of the past kept at each observation.
-    """
-
-    def __init__(self, weights: Sequence[float], *, trust: float = 1.0, forgetting: float = 0.995) -> None:
-        self.weights = list(weights)
-        n = len(self.weights)
-        self._covariance = [[trust if i == j else 0.0 for j in range(n)] for i in range(n)]
-        self._forgetting = forgetting
-        self._scaled = False
-        self.error = 0.0
-        """Moving mean of |predicted - real| / real."""
-
-    def predict(self, x: Sequence[float]) -> float:
-        """Return the prediction; never negative."""
-        return max(0.0, sum(w * v for w, v in zip(self.weights, x, strict=True)))
-
-    def observe(self, x: Sequence[float], y: float) -> None:
-        """Learn that ``x`` took ``y``."""
-        predicted = self.predict(x)
-        if not self._scaled and predicted > 0 and y > 0:
-            self._scaled = True
-            self.weights = [w * y / predicted for w in self.weights]
-            predicted = y
-        self.error += 0.05 * (abs(predicted - y) / max(y, 1e-6) - self.error)
-        surprise = max(-predicted, min(y - predicted, predicted + 1e-3))
-        p, n = self._covariance, len(x)
-        px = [sum(p[i][j] * x[j] for j in range(n)) for i in range(n)]
-        scale = self._forgetting + sum(x[i] * px[i] for i in range(n))
-        gain = [v / scale for v in px]
-        for i in range(n):
-            self.weights[i] = max(0.0, self.weights[i] + gain[i] * surprise)
-            for j in range(n):
-                p[i][j] = (p[i][j] - gain[i] * px[j]) / self._forgetting
-        self._bound()
-
-    def _bound(self) -> None:
-        # Without news in some direction, forgetting would let its variance grow without end.
-        largest = max(self._covariance[i][i] for i in range(len(self.weights)))
-        if largest > 1e4:
-            shrink = 1e4 / largest
-            self._covariance = [[v * shrink for v in row] for row in self._covariance]
+_PER_1K: Final = 1e-3
+# Sizes whose time a row differs by less than this are equally good.
+_EQUALLY_GOOD: Final = 1.02
 
 
 class CostModel:
     """Predicts step times in milliseconds and learns from each step.
 
-    Decode: micro-batches, rows and rows x context. Prefill: a constant, tokens and tokens x context. The first
-    guesses are those of a small model on a few CPU cores; calibration at warm-up replaces them.
+    Decode: see ``DecodeFit``. Prefill: a constant, tokens and tokens x context. The first guesses are those of a small
+    model on a few CPU cores; calibration at warm-up replaces them.
     """
 
     def __init__(self) -> None:
-        self.decode = LinearFit([4.0, 4.0, 1.0])
+        self.decode = DecodeFit([4.0, 4.0, 1.0])
         self.prefill = LinearFit([4.0, 4.0, 0.5])
         self.copy_ms_per_token = 0.004
         """Time to move a sequence to another id (save and restore), in milliseconds a token."""
@@ -108,11 +30,39 @@ class CostModel:
     def __repr__(self) -> str:
         decode = ", ".join(f"{w:.2f}" for w in self.decode.weights)
         prefill = ", ".join(f"{w:.2f}" for w in self.prefill.weights)
-        return f"<CostModel [decode ms: {decode} | prefill ms: {prefill}]>"
+        errors = f"error: {self.decode_error:.0%}, {self.prefill_error:.0%}"
+        return f"<CostModel [decode ms: {decode} | prefill ms: {prefill} | {errors}]>"
+
+    @property
+    def micro_batch_ms(self) -> float:
+        """What a micro-batch costs whatever is in it: a step of scattered rows pays that for each further run."""
+        return self.decode.weights[0]
+
+    @property
+    def decode_error(self) -> float:
+        """Moving mean of |predicted - real| / real over single-token steps."""
+        return self.decode.error
+
+    @property
+    def prefill_error(self) -> float:
+        """Moving mean of |predicted - real| / real over prefills."""
+        return self.prefill.error
 
     def decode_ms(self, shape: DecodeShape) -> float:
         """Predict a single-token step."""
-        return self.decode.predict(_decode_features(shape))
+        return self.decode.predict(shape.runs)
+
+    def best_rows(self, most: int, context: int) -> int:
+        """Return how many rows, in one run, take the least time each; of those nearly equally good the most.
+
+        Args:
+            most: At least 1.
+            context: The run's context, in tokens. What a row takes for it is alike at all sizes: the longer it is, the
+                less an odd size matters.
+        """
+        ms_a_row = [self.decode.predict(((rows, context),)) / rows for rows in range(1, most + 1)]
+        bound = min(ms_a_row) * _EQUALLY_GOOD
+        return max(rows for rows, ms in enumerate(ms_a_row, 1) if ms <= bound)
 
     def prefill_ms(self, tokens: int, context: int) -> float:
         """Predict a prefill of ``tokens`` after ``context`` tokens of the same sequence."""
@@ -133,15 +83,11 @@ class CostModel:
 
     def observe_decode(self, shape: DecodeShape, ms: float) -> None:
         """Learn from a single-token step."""
-        self.decode.observe(_decode_features(shape), ms)
+        self.decode.observe(shape, ms)
 
     def observe_prefill(self, tokens: int, context: int, ms: float) -> None:
         """Learn from a prefill of one sequence."""
         self.prefill.observe(_prefill_features(tokens, context), ms)
-
-
-def _decode_features(shape: DecodeShape) -> tuple[float, float, float]:
-    return (shape.micro_batches, shape.rows, shape.row_context * _PER_1K)
 
 
 def _prefill_features(tokens: int, context: int) -> tuple[float, float, float]:

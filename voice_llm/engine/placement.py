@@ -63,7 +63,7 @@ class Placement:
         if target is None:
             return False
         other = self._pool.holder(target)
-        gain_ms = self._cost.decode.weights[0] * _EXPECTED_STEPS
+        gain_ms = self._cost.micro_batch_ms * _EXPECTED_STEPS
         if self._copy_ms(sequence, other) > min(gain_ms, self._max_ms):
             return False
         self._move(sequence, target, other)

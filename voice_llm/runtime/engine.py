@@ -268,6 +268,8 @@ class Engine:
             calls.pool.size,
             calls.pool.size - calls.pool.free,
             sum(len(s.tokens) for s in calls.pool.held),
+            self._batcher.cost.decode_error,
+            self._batcher.cost.prefill_error,
         )
 
     async def _run(self, work: Callable[[], T], *, on_late: Callable[[T], None] | None = None) -> T:

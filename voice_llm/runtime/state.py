@@ -39,6 +39,8 @@ class EngineStats:
         sequences: KV sequences that there are.
         held_sequences: Those that calls hold.
         kv_tokens: Tokens in them.
+        decode_error: How far off the cost model is for single-token steps: moving mean of |predicted - real| / real.
+        prefill_error: The same for prefills.
     """
 
     batcher: BatcherCounters
@@ -48,3 +50,5 @@ class EngineStats:
     sequences: int
     held_sequences: int
     kv_tokens: int
+    decode_error: float
+    prefill_error: float

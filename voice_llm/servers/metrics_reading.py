@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ..engine import BatcherCounters
 from ..errors import VoiceLLMError
 from ..runtime import Engine, EngineStats
 from .host import EngineHost, HostState
@@ -54,6 +55,36 @@ class Reading:
         yield "voice_llm_failed_steps", "Steps that the backend refused or failed.", done.failed_steps
         yield "voice_llm_calls_parked", "Times that a call was moved to host memory.", done.parked
         yield "voice_llm_restored_tokens", "Tokens that came back from host memory.", done.restored_tokens
+        yield "voice_llm_decode_steps", "Steps of single tokens of talking calls.", done.decode_steps
+        yield "voice_llm_decode_rows", "Rows of those steps.", done.decode_rows
+        yield "voice_llm_micro_batches", "Micro-batches that those steps were made of.", done.decode_micro_batches
+
+    def labelled(self) -> Iterator[Metric]:
+        """Yield what has several values: where the time went, and how far off the cost model is."""
+        if self.stats is None:
+            return
+        busy = CounterMetricFamily(
+            "voice_llm_busy_seconds", "Time of the engine's steps, by what it went into.", labels=("work",)
+        )
+        for work, ms in _busy_ms(self.stats.batcher).items():
+            busy.add_metric((work,), ms / 1e3)
+        yield busy
+        error = GaugeMetricFamily(
+            "voice_llm_cost_model_error", "Moving mean of |predicted - real| / real of step times.", labels=("kind",)
+        )
+        for kind, value in (("decode", self.stats.decode_error), ("prefill", self.stats.prefill_error)):
+            error.add_metric((kind,), value)
+        yield error
+
+
+def _busy_ms(done: BatcherCounters) -> dict[str, float]:
+    return {
+        **{str(kind): work.ms for kind, work in done.prompts.items()},
+        "decode": done.decode_ms,
+        "sampling": done.sample_ms,
+        "planning": done.planning_ms,
+        "copies": done.copies_ms,
+    }
 
 
 class Readings:
@@ -115,4 +146,5 @@ class Scrape(Collector):
                 yield GaugeMetricFamily(name, meaning, value=float(value))
         for name, meaning, total in self._reading.counters():
             yield CounterMetricFamily(name, meaning, value=float(total))
+        yield from self._reading.labelled()
         yield from self._registry.collect()
