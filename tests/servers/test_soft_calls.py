@@ -11,10 +11,11 @@ import pytest
 from tests.runtime.helpers import profile
 from voice_llm.errors import AtCapacityError, CallBusyError, NotFoundError
 from voice_llm.events import Usage
+from voice_llm.prompt import Message
 from voice_llm.runtime import Engine
 from voice_llm.servers.host import EngineHost
 from voice_llm.servers.identity import Identity
-from voice_llm.servers.soft_calls import SoftCalls
+from voice_llm.servers.soft_calls import ChatHistory, SoftCalls
 from voice_llm.testing import FakeBackend
 
 pytestmark = pytest.mark.unit
@@ -75,6 +76,60 @@ async def test_requests_without_an_id_leave_nothing_behind() -> None:
         await ask(calls, ACME, None)
         assert len(calls) == 0
         assert (await engine.stats()).held_sequences == 0
+
+
+def chat(*said: str, rag_context: str | None = None) -> ChatHistory:
+    """What caller and assistant said, in turn."""
+    messages = (Message("assistant" if i % 2 else "user", text) for i, text in enumerate(said))
+    return ChatHistory(tuple(messages), rag_context)
+
+
+async def go_on(calls: SoftCalls, identity: Identity, told: ChatHistory) -> Usage:
+    async with calls.use(identity, None, told) as (_, call):
+        stream = call.generate(told.messages, rag_context=told.rag_context)
+        async for _ in stream:
+            pass
+        assert stream.finished is not None
+        return stream.finished.usage
+
+
+async def test_request_without_an_id_goes_on_with_what_its_history_says() -> None:
+    async with keeping() as (calls, _):
+        await go_on(calls, ACME, chat("Hello?"))
+        await go_on(calls, ACME, chat("Good morning?"))
+        first = await go_on(calls, ACME, chat("Hello?", "You said Hello?. That makes 1.", "And fire?"))
+        other = await go_on(calls, ACME, chat("Good morning?", "You said Good morning?. That makes 1.", "And theft?"))
+        for usage in (first, other):
+            new = len("<|im_start|>user\nAnd theft?<|im_end|>\n<|im_start|>assistant\n")
+            assert usage.prompt_tokens - usage.cached_tokens <= new
+        assert len(calls) == 2
+
+
+async def test_history_of_another_tenant_or_with_other_facts_is_not_gone_on_with() -> None:
+    longer = ("Hello?", "You said Hello?. That makes 1.", "And fire?")
+    async with keeping() as (calls, _):
+        await go_on(calls, ACME, chat("Hello?", rag_context="The deductible is 150 euros."))
+        assert (await go_on(calls, OTHER, chat(*longer, rag_context="The deductible is 150 euros."))).cached_tokens == 0
+        assert len(calls) == 2
+        await go_on(calls, ACME, chat(*longer))
+        await go_on(calls, ACME, chat("Goodbye?", *longer[1:]))
+        assert len(calls) == 4
+
+
+async def test_two_requests_at_once_with_the_same_history_both_have_their_answer() -> None:
+    async with keeping() as (calls, _):
+        await go_on(calls, ACME, chat("Hello?"))
+        both = [go_on(calls, ACME, chat("Hello?", "Hi.", "And fire?")) for _ in range(2)]
+        assert len(await asyncio.gather(*both)) == 2
+        assert len(calls) == 2
+
+
+async def test_call_with_an_id_is_not_lent_to_a_request_without() -> None:
+    async with keeping() as (calls, _):
+        await ask(calls, ACME, "c1")
+        async with calls.use(ACME, "c1"):
+            await go_on(calls, ACME, chat("Hello?"))
+        assert len(calls) == 2
 
 
 async def test_a_second_request_at_once_is_busy() -> None:

@@ -1,4 +1,4 @@
-"""SoftCalls: requests that share a call id share one call's cache. Nobody says when such a call ends."""
+"""SoftCalls: requests of one call share its cache, tied by an id or by their history; nobody ends such a call."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Final
 from uuid import uuid4
 
 from ..errors import AtCapacityError, CallBusyError, NotFoundError
+from ..prompt import Message
 from ..runtime import Call, Engine
 from .host import EngineHost
 from .identity import Identity
 
-__all__ = ["SoftCalls"]
+__all__ = ["ChatHistory", "SoftCalls"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +24,31 @@ _SWEEP_EVERY_S: Final = 1.0
 _SWEEP_AT_MOST_EVERY_S: Final = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class ChatHistory:
+    """What a request says of the chat that it goes on with."""
+
+    messages: tuple[Message, ...]
+    rag_context: str | None = None
+
+    def goes_on_from(self, earlier: ChatHistory) -> bool:
+        """Whether all of an earlier request stands at the beginning of this one."""
+        return self.rag_context == earlier.rag_context and self.messages[: len(earlier.messages)] == earlier.messages
+
+
 @dataclass(slots=True, eq=False)
 class _Kept:
     call: Call
     used_s: float
     busy: bool = False
+    chat: ChatHistory | None = None
 
 
 class SoftCalls:
-    """Keeps the calls that are known only by their id: dropped after a while without a request, or for want of room.
+    """Keeps the calls that nobody ends: dropped after a while without a request, or for want of room.
+
+    A request with an id belongs to the call of that id. One without, whose chat begins with all of an earlier one of
+    the same tenant, goes on with what that one has in the cache.
 
     Args:
         host: Lends the engine.
@@ -49,8 +66,15 @@ class SoftCalls:
         return len(self._kept)
 
     @asynccontextmanager
-    async def use(self, identity: Identity, call_id: str | None) -> AsyncIterator[tuple[Engine, Call]]:
-        """Lend a call for one request; without an id it is one for this request alone.
+    async def use(
+        self, identity: Identity, call_id: str | None, chat: ChatHistory | None = None
+    ) -> AsyncIterator[tuple[Engine, Call]]:
+        """Lend a call for one request.
+
+        Args:
+            identity: Who is asking.
+            call_id: The call's name; None for a request that names none.
+            chat: What such a request says, to be known again by; without it the call is for this request alone.
 
         Raises:
             LoadingError: The engine is not ready.
@@ -59,12 +83,13 @@ class SoftCalls:
             AtCapacityError: There is no room, for the tenant or at all.
         """
         with self._host.admit(identity.tenant) as engine:
-            if call_id is None:
+            if call_id is None and chat is None:
                 async with await self._make(engine, (identity.tenant, uuid4().hex)) as call:
                     yield engine, call
                 return
-            name = (identity.tenant, call_id)
+            name = (identity.tenant, call_id) if call_id else self._going_on(identity.tenant, chat)
             kept = await self._take(engine, name)
+            kept.chat = None if call_id else chat
             try:
                 yield engine, kept.call
             finally:
@@ -91,6 +116,15 @@ class SoftCalls:
         for kept in self._kept.values():
             kept.call.close_nowait()
         self._kept.clear()
+
+    def _going_on(self, tenant: str, chat: ChatHistory | None) -> tuple[str, str]:
+        """Return the name of the nameless call that a chat goes on with; a new one where there is none."""
+        known = [
+            (len(kept.chat.messages), kept.used_s, name)
+            for name, kept in self._kept.items()
+            if name[0] == tenant and not kept.busy and kept.chat is not None and chat and chat.goes_on_from(kept.chat)
+        ]
+        return max(known)[2] if known else (tenant, uuid4().hex)
 
     async def _take(self, engine: Engine, name: tuple[str, str]) -> _Kept:
         kept = self._kept.get(name)
