@@ -10,7 +10,7 @@ DEMO := $(VENV)/.stamp-demo
 DEV := $(VENV)/.stamp-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo peer test lint format schema proto acceptance clean distclean
+.PHONY: help demo peer test lint format schema proto acceptance bench clean distclean
 
 # Two pip runs must not share one environment.
 .NOTPARALLEL:
@@ -47,6 +47,9 @@ proto: $(DEV) ## Generate voice_llm/_proto from the .proto files anew
 
 acceptance: $(DEV) ## Run the long proofs
 	$(BIN)/python -m benchmarks.acceptance $(ARGS)
+
+bench: peer ## Compare with the peers: how many calls each system holds; takes hours
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 clean: ## Remove caches and build results; keeps .venv
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

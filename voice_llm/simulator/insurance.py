@@ -15,7 +15,11 @@ __all__ = ["SYSTEM_PROMPT", "make_scripts"]
 SYSTEM_PROMPT: Final = (
     "You are the phone assistant of Northfield Insurance. Answer in the language of the caller, in one or two short "
     "sentences, with the facts from the information for this call. No lists and no markup: what you write is spoken. "
-    "If the information does not say it, say that a colleague will call back today. Never guess amounts or dates."
+    "If the information does not say it, say that a colleague will call back today. Never guess amounts or dates. "
+    "Say amounts in euros and times by the hour, and repeat a number when the caller asks for it. Take your time with "
+    "callers who are upset: say first that you are sorry, then what happens next. Do not promise that a damage will be "
+    "paid; the claims team decides. Do not talk about other customers or other companies. When the caller has no more "
+    "questions, thank them for the call and say goodbye. If you did not understand, ask the caller to say it again."
 )
 
 
@@ -53,6 +57,7 @@ _ENGLISH: Final = _Language(
         "The policy ends on the {day_number}th of November and can be cancelled with {notice} weeks of notice.",
         "Money arrives within {transfer} working days on the account that ends in {account}.",
         "A bicycle is covered up to {bicycle} euros if it was locked, abroad for {abroad} weeks a year.",
+        "Broken windows are covered up to {glass} euros, lost keys up to {keys} euros.",
     ),
     greetings=("", "Hello, good morning.", "Good afternoon."),
     lead_ins=("", "", "Okay, thank you.", "All right, one more thing.", "I see, and"),
@@ -89,6 +94,7 @@ _TURKISH: Final = _Language(
         "Poliçe {day_number} Kasım günü bitiyor, {notice} hafta önceden haber verilerek iptal edilebilir.",
         "Ödeme {transfer} iş günü içinde sonu {account} olan hesaba geçer.",
         "Kilitli bisiklet {bicycle} avroya kadar, yurt dışında yılda {abroad} hafta güvence altında.",
+        "Kırılan camlar {glass} avroya, kaybolan anahtarlar {keys} avroya kadar güvence altında.",
     ),
     greetings=("", "Merhaba, iyi günler.", "İyi akşamlar."),
     lead_ins=("", "", "Tamam, teşekkür ederim.", "Peki, bir şey daha soracağım.", "Anladım, peki"),
@@ -179,6 +185,8 @@ _NUMBERS: Final = {
     "account": (1000, 9999),
     "bicycle": (500, 3000),
     "abroad": (3, 12),
+    "glass": (200, 2000),
+    "keys": (100, 500),
 }
 
 

@@ -1,0 +1,1 @@
+"""The benchmark against the peers, ``make bench``: how many phone calls each system holds on one machine and model."""
