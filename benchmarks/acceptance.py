@@ -27,7 +27,7 @@ _PROOFS: Final = {
     "raw-loop": "throughput.near_the_raw_loop",
     "scattered": "throughput.scattered_calls",
     "first-token": "latency.opening_prompt",
-    "long-prompt": "latency.long_prompt_beside_talkers",
+    "long-prompt": "long_prompt.beside_talkers",
     "beside": "equality.calls_beside_each_other",
     "reuse": "equality.reused_caches",
     "event-loop": "event_loop.eight_bots",

@@ -19,7 +19,12 @@ _SHOWN = {
     "first_token": lambda f: (
         f"{f['ratio']:.2f} ({f['first_token_ms']:.0f} ms against {f['first_token_cold_ms']:.0f} ms)"
     ),
-    "long_prompt": lambda f: f"{f['longest_gap_ms']:.0f} ms at most, {f['bound_ms']:.0f} ms allowed",
+    "long_prompt_voice": lambda f: (
+        f"{f['playback_gaps']} gaps; llama.cpp's server {f['peer']['playback_gaps']}, {f['peer']['silence_s']:.0f} s"
+    ),
+    "long_prompt": lambda f: (
+        f"{f['longest_token_gap_ms']:.0f} ms at most; llama.cpp's server {f['peer']['longest_piece_gap_ms']:.0f} ms"
+    ),
     "calls_beside_each_other": lambda f: f"{f['same']} of {f['of']} the same",
     "reused_cache": lambda f: f"{f['same']} of {f['of']} the same",
     "event_loop": lambda f: (

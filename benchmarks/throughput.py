@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 from voice_llm import Engine
+from voice_llm.config import SamplingParams
 from voice_llm.runtime import Call
 
 from .common import Proof, TalkativeBackend, engine_config, read, running_engine
@@ -116,7 +117,8 @@ async def _warm(calls: list[Call]) -> int:
 
 async def _tokens_per_s(engine: Engine, calls: list[Call]) -> float:
     """Let all calls talk at once, and count while all of them do: prompts and ends are left out."""
-    streams = [c.generate(_messages(i), temperature=0.0, max_tokens=_STEPS + 1) for i, c in enumerate(calls)]
+    sampling = SamplingParams(temperature=0.0, max_tokens=_STEPS + 1, pacing="off")
+    streams = [c.generate(_messages(i), sampling) for i, c in enumerate(calls)]
     for stream in streams:
         await anext(stream)
     started_s, rows_before = engine.clock(), (await engine.stats()).batcher.decode_rows

@@ -20,6 +20,7 @@ from voice_llm.engine import (
     Scheduler,
     TurnWork,
 )
+from voice_llm.engine.decode_cost import DecodeFit
 from voice_llm.testing import FakeBackend
 from voice_llm.text import TextPipeline
 
@@ -110,6 +111,7 @@ class Floor:
         for request in plan.decode:
             request.sequence.tokens.append(0)
             request.work.generated.append(0)
+            request.work.last_token_s = self.now_s
         for chunk in plan.prefill:
             chunk.request.computed_tokens += chunk.tokens
             chunk.request.sequence.tokens += [0] * chunk.tokens
@@ -159,7 +161,7 @@ def test_any_mix_of_requests_is_done_in_bounded_steps(
     weights: list[float],
 ) -> None:
     cost = CostModel()
-    cost.decode.weights, cost.prefill.weights = weights[:3], weights[3:]
+    cost.decode, cost.prefill.weights = DecodeFit(weights[:3]), weights[3:]
     floor = Floor(max_step_ms=max_step_ms, max_batch_tokens=max_batch_tokens, split_kv=split_kv, cost=cost)
     coming = [
         make(i, prompt=prompt, held=held, reply=reply, hint=hint, arrival_s=arrival)

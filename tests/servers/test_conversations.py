@@ -328,7 +328,7 @@ class TestTurns:
             (Turn("t2", "  "), "invalid_request"),
             (Turn("t2", "x", params=Params(top_p=2.0)), "invalid_request"),
             (Turn("t2", "x", params=Params(max_tokens=5000)), "invalid_request"),
-            (Turn("t2", "x", params=Params(pacing="voice")), "invalid_request"),
+            (Turn("t2", "x", params=Params(pacing="fast")), "invalid_request"),
             (Turn("t2", "x", params=Params(reasoning_effort="low")), "invalid_request"),
             (Turn("t2", "x", params=Params(tool_choice="look_up")), "invalid_request"),
             (Turn("t2", "x", params=Params(lora_adapter_id="a")), "not_found"),
@@ -644,7 +644,7 @@ class TestSlowReader:
         async with calling(backend) as edge:
             conversations = Conversations(edge.host, edge.config, patience_s=0.05)
             stalled = Peer(conversations, reads=False)
-            stalled.say(Start(params=Params(max_tokens=2000)), *[Partial("x")] * 3)
+            stalled.say(Start(params=Params(max_tokens=2000, pacing="off")), *[Partial("x")] * 3)
             assert isinstance(await stalled.take(), CallError)
             while not isinstance(stalled.told[-1], Ready):
                 await stalled.take()
@@ -663,7 +663,7 @@ class TestSlowReader:
         backend = FakeBackend(reply=lambda _: "Ab. " * 400, context_per_call=4096)
         async with calling(backend) as edge:
             peer = Peer(edge.conversations, reads=False)
-            peer.say(Start(params=Params(max_tokens=2000)))
+            peer.say(Start(params=Params(max_tokens=2000, pacing="off")))
             await peer.take()
             peer.say(Turn("t1", "Anlat"))
             while not isinstance(peer.told[-1], TurnEnd):
@@ -675,7 +675,7 @@ class TestSlowReader:
         backend = FakeBackend(reply=lambda p: "Peki." if "Dur" in p else "Ab. " * 400, context_per_call=4096)
         async with calling(backend) as edge:
             peer = Peer(edge.conversations, reads=False)
-            peer.say(Start(params=Params(max_tokens=2000)))
+            peer.say(Start(params=Params(max_tokens=2000, pacing="off")))
             await peer.take()
             peer.say(Turn("t1", "Anlat"))
             [call] = edge.conversations._calls.values()

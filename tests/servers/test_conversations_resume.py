@@ -282,7 +282,7 @@ class TestTakeover:
         backend = FakeBackend(reply=lambda _: "Ab. " * 400, context_per_call=4096)
         async with calling(backend) as edge:
             stalled = Peer(edge.conversations, reads=False)
-            stalled.say(Start(params=Params(max_tokens=2000)))
+            stalled.say(Start(params=Params(max_tokens=2000, pacing="off")))
             ready = await stalled.take()
             assert isinstance(ready, Ready)
             stalled.say(Turn("t1", "Anlat"))

@@ -204,7 +204,7 @@ class TestParams:
         ("params", "param"),
         [
             (Params(reasoning_effort="low"), "reasoning_effort"),
-            (Params(pacing="voice"), "pacing"),
+            (Params(pacing="fast"), "pacing"),
             (Params(top_p=2.0), "top_p"),
             (Params(grammar="root", json_schema={}), "grammar"),
         ],

@@ -39,6 +39,7 @@ class EngineConfig:
         kv_offload: Keep the KV cache in the accelerator's memory, where there is one, instead of the host's.
         use_mmap: Map the model file into memory instead of reading it.
         max_step_ms: Longest step that the scheduler plans; bounds how late a cancel or a new turn is seen.
+        max_ahead_s: How much speech a caller may have in store before nothing more of a paced reply is decoded.
         saved_state_bytes: Host memory for the saved states of shared prefixes.
         parked_bytes: Host memory for the saved states of idle calls.
 
@@ -60,6 +61,7 @@ class EngineConfig:
     kv_offload: bool = True
     use_mmap: bool = True
     max_step_ms: float = 100.0
+    max_ahead_s: float = 20.0
     saved_state_bytes: int = 256 * _MIB
     parked_bytes: int = 256 * _MIB
 
@@ -72,7 +74,8 @@ class EngineConfig:
         for name in ("swa_full", "kv_offload", "use_mmap"):
             if not isinstance(getattr(self, name), bool):
                 raise _refused(name, getattr(self, name), "true or false")
-        _check_step_ms(self.max_step_ms)
+        _check_number("max_step_ms", self.max_step_ms, 1, 10_000, "milliseconds")
+        _check_number("max_ahead_s", self.max_ahead_s, 1, 3600, "seconds")
         if isinstance(self.micro_batch_tokens, int) and self.micro_batch_tokens > self.batch_tokens:
             allowed = f"at most batch_tokens ({self.batch_tokens})"
             raise _refused("micro_batch_tokens", self.micro_batch_tokens, allowed)
@@ -118,10 +121,10 @@ def _check_whole_number(name: str, value: object, low: int, high: int, *, auto: 
         raise _refused(name, value, f"a whole number from {low} to {high}" + (' or "auto"' if auto else ""))
 
 
-def _check_step_ms(value: object) -> None:
+def _check_number(name: str, value: object, low: float, high: float, unit: str) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 1 <= value <= 10_000:  # type: ignore[operator]
-        raise _refused("max_step_ms", value, "a number of milliseconds from 1 to 10000")
+    if not number or not low <= value <= high:  # type: ignore[operator]
+        raise _refused(name, value, f"a number of {unit} from {low:g} to {high:g}")
 
 
 def _refused(name: str, value: object, allowed: str) -> ConfigError:

@@ -77,6 +77,8 @@ class Profile(BaseModel):
     """How replies are drawn, where a request does not say."""
     engine: Annotated[EngineConfig, BeforeValidator(partial(dataclass_from, EngineConfig))] = EngineConfig()
     """How the model is loaded, where a flag or a variable does not say."""
+    first_chunk_target_ms: float = Field(default=800.0, gt=0, le=60_000, allow_inf_nan=False)
+    """When the first words of a reply should be ready to be spoken, in milliseconds after the caller's turn ended."""
     speaking_rate_chars_per_s: float = Field(default=15.0, gt=0, le=1000, allow_inf_nan=False)
     """Characters that the voice speaks in a second: how fast sent text is played."""
 

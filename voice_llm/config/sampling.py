@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from ..errors import InvalidRequestError
+
+Pacing = Literal["voice", "off"]
 
 # Each token of a reply is looked through for all of them, on the one thread that all calls share.
 MAX_STOPS: Final = 16
@@ -31,6 +33,8 @@ class SamplingParams:
         stop: Strings that end the reply; none of them is ever part of the text. At most 16, of 1 to 256 characters.
         grammar: GBNF grammar with a ``root`` rule that the reply must match.
         json_schema: JSON schema that the reply must match; excludes ``grammar``.
+        pacing: "voice": the reply is heard at speaking rate, so it may come in its own time once its first words are
+            there, and others go first; "off": it is read, and comes as fast as the machine can.
     """
 
     max_tokens: int = 256
@@ -45,6 +49,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     grammar: str | None = None
     json_schema: Mapping[str, Any] | None = None
+    pacing: Pacing = "voice"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _as_tuple(self.stop))
@@ -68,6 +73,8 @@ class SamplingParams:
             raise InvalidRequestError(f"grammar must be text, not {self.grammar!r}", param="grammar")
         if not isinstance(self.json_schema, Mapping | None):
             raise InvalidRequestError(f"json_schema must be an object, not {self.json_schema!r}", param="json_schema")
+        if self.pacing not in get_args(Pacing):
+            raise InvalidRequestError(f"pacing must be 'voice' or 'off', not {self.pacing!r}", param="pacing")
         if self.grammar is not None and self.json_schema is not None:
             raise InvalidRequestError("give either grammar or json_schema, not both", param="grammar")
 

@@ -7,6 +7,7 @@ from .pool import ContextPool, KVSequence
 from .prefix import IsolationKey, PrefixStore
 from .request import LiveCall, Request, RequestKind, RequestState, TurnWork
 from .scheduler import Plan, PrefillChunk, Scheduler
+from .speech import Speech
 from .step import CoreEvent, Failed
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "RequestKind",
     "RequestState",
     "Scheduler",
+    "Speech",
     "TurnWork",
 ]

@@ -12,6 +12,7 @@ from ..events import FinishReason, Timings, Usage
 from ..text import ParsedCall, TextPipeline
 from .pool import KVSequence
 from .prefix import IsolationKey
+from .speech import Speech
 
 __all__ = ["LiveCall", "Request", "RequestKind", "RequestState", "TurnWork"]
 
@@ -89,11 +90,13 @@ class TurnWork:
         sampler: Draws the tokens; closed when the turn ends.
         text: Turns token bytes into text and chunks.
         max_tokens: Longest reply.
+        speech: What the caller still has to hear of it; None where nobody listens at speaking rate (no pacing).
         generated: Tokens drawn so far, the end-of-turn token included.
         visible_chars: For each of them but the end-of-turn token, how many visible characters of text had been emitted
             once it was processed; appended last, so that another thread may read as many of ``generated``.
         emitted: The text emitted so far, in pieces.
         chunks: How many sentence chunks have been emitted.
+        chunked_tokens: How many tokens had been drawn when the latest of them was complete.
         last_token_s: When the latest token was drawn.
         calls: The tool calls that it ended with.
         complete: Whether the whole reply was said: ended by the model or by its length, not cut.
@@ -102,10 +105,12 @@ class TurnWork:
     sampler: Sampler
     text: TextPipeline
     max_tokens: int
+    speech: Speech | None = None
     generated: list[int] = field(default_factory=list)
     visible_chars: list[int] = field(default_factory=list)
     emitted: list[str] = field(default_factory=list)
     chunks: int = 0
+    chunked_tokens: int = 0
     last_token_s: float = 0.0
     calls: tuple[ParsedCall, ...] = ()
     complete: bool = False

@@ -8,14 +8,22 @@ from typing import Final
 
 from .cost import CostModel, DecodeShape
 from .request import Request, RequestKind, RequestState
+from .urgency import Talkers, place_s
 
 __all__ = ["Plan", "PrefillChunk", "Scheduler"]
 
 # Matrix kernels work on blocks of rows; a chunk that ends inside one wastes the rest of it.
 _BLOCK_TOKENS: Final = 16
 _MIN_CHUNK_TOKENS: Final = 8
-# While others talk and nobody waits for an answer, early prefill gets one step in so many.
+# While replies have to go on and nobody waits for an answer, early prefill gets one step in so many; and turns, where
+# all that replies could do was not enough.
 _HINT_EVERY: Final = 3
+_PROMPT_EVERY: Final = 4
+# A step may become so much longer by a reply that rides along, and so many are tried.
+_NEARLY_FREE: Final = 1.1
+_MOST_RIDERS: Final = 8
+# Prompts get at least so much of a step, however long the one of the replies is.
+_LEAST_SHARE: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +40,45 @@ class Plan:
 
     Both are never mixed, since rows with different token
     counts would split the batch anyway.
+
+    Attributes:
+        decode: Replies that get a token, by sequence.
+        prefill: Pieces of prompts.
+        wake_s: Where there is nothing to do now: when there will be, without anything new; None for never.
     """
 
     decode: tuple[Request, ...] = ()
     prefill: tuple[PrefillChunk, ...] = ()
+    wake_s: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self.decode or self.prefill)
 
 
 class Scheduler:
-    """Talking calls first, then prompts of turns, then early prefill; every step is bounded.
+    """Schedules by what callers hear: who hears nothing yet comes first, who has enough to hear can wait.
 
-    After each step of talking calls at most one step of prefill follows, so no talking call waits longer than two
-    steps. A turn's place is its arrival plus the time that its prompt needs: short prompts pass long ones, and nobody
-    is passed for ever.
+    Order of claims: replies whose caller is about to run out of speech; turns that have not spoken, by their place in
+    the line; early prefill; replies whose callers have enough to hear. Replies that can wait ride along where they are
+    nearly free, and go on together where nothing more urgent is left. Replies without pacing always go on, as in plain
+    continuous batching. Every step is bounded, and whoever has to go on waits for one step of prompts at most.
 
     Args:
         max_step_ms: Longest step, by the cost model's prediction.
         max_batch_tokens: Most tokens of a step.
         split_kv: Whether rows of adjacent sequences share a micro-batch (see ``BackendInfo``).
+        max_ahead_s: How much speech a caller may have in store before nothing more is decoded ahead of it.
     """
 
-    def __init__(self, *, max_step_ms: float, max_batch_tokens: int, split_kv: bool) -> None:
+    def __init__(
+        self, *, max_step_ms: float, max_batch_tokens: int, split_kv: bool, max_ahead_s: float = float("inf")
+    ) -> None:
         self._max_step_ms = max_step_ms
         self._max_batch_tokens = max_batch_tokens
         self._split_kv = split_kv
+        self._max_ahead_s = max_ahead_s
         self._decodes_since_prefill = 0
-        self._next_row = 0
+        self._prefills = 0
 
     def plan(self, now_s: float, requests: Iterable[Request], cost: CostModel) -> Plan:
         """Choose the next step.
@@ -79,45 +98,92 @@ class Scheduler:
                 turns.append(request)
             else:
                 hints.append(request)
-        prefill_due = (turns and self._decodes_since_prefill) or (
-            hints and not turns and self._decodes_since_prefill >= _HINT_EVERY
-        )
-        if (turns or hints) and (not talking or prefill_due):
-            self._decodes_since_prefill = 0
-            return Plan(prefill=self._chunks(turns or hints, cost))
-        if talking:
+        talkers = self._talkers(now_s, talking, cost, others=bool(turns or hints))
+        if turns and self._prompts_may(turns, talkers, cost):
+            return self._prefill(turns, talkers, cost)
+        if hints and not turns and (not talkers.urgent or self._decodes_since_prefill >= _HINT_EVERY):
+            return self._prefill(hints, talkers, cost)
+        rows = self._rows(talkers, cost)
+        if rows:
             self._decodes_since_prefill += 1
-            return Plan(decode=self._rows(talking, cost))
-        return Plan()
+        return Plan(decode=rows, wake_s=None if rows or not talkers.resting else talkers.rest_until_s)
 
-    def _rows(self, talking: list[Request], cost: CostModel) -> tuple[Request, ...]:
-        """Take all talking calls, or in turn as many as a step's time allows."""
-        if len(talking) == 1:
-            return (talking[0],)
-        rows = sorted(talking, key=lambda r: r.sequence.id)
-        if len(rows) > self._max_batch_tokens or self._decode_ms(rows, cost) > self._max_step_ms:
-            start = next((i for i, r in enumerate(rows) if r.sequence.id >= self._next_row), 0)
-            rows = rows[start:] + rows[:start]
-            rows = rows[: self._max_batch_tokens]
-            while len(rows) > 1 and self._decode_ms(rows, cost) > self._max_step_ms:
-                rows = rows[: max(1, len(rows) * 3 // 4)]
-            self._next_row = rows[-1].sequence.id + 1
-        return tuple(rows)
+    def _talkers(self, now_s: float, talking: list[Request], cost: CostModel, *, others: bool) -> Talkers:
+        step_ms = min(self._decode_ms(talking, cost), self._max_step_ms) if talking else 0.0
+        return Talkers.at(
+            now_s,
+            talking,
+            step_s=step_ms / 1e3,
+            other_s=self._max_step_ms / 1e3 if others else 0.0,
+            max_ahead_s=self._max_ahead_s,
+        )
+
+    def _prompts_may(self, turns: list[Request], talkers: Talkers, cost: CostModel) -> bool:
+        """Whether the next step is one of prompts; never two in a row where a reply has to go on."""
+        if not talkers.urgent:
+            return True
+        if not self._decodes_since_prefill:
+            return False
+        if talkers.silent:
+            return self._decodes_since_prefill >= _PROMPT_EVERY
+        if talkers.unspoken and not talkers.pressing:
+            first = min(place_s(turn, cost) for turn in turns)
+            return first < min(place_s(talker, cost) for talker in talkers.unspoken)
+        return True
+
+    def _rows(self, talkers: Talkers, cost: CostModel) -> tuple[Request, ...]:
+        """Take all that have to go on, or the most urgent of them, and those that can wait where that costs little."""
+        rows = [
+            *sorted(talkers.silent, key=_last_token),
+            *sorted(talkers.unspoken, key=lambda r: place_s(r, cost)),
+            *sorted(talkers.pressing, key=_last_token),
+        ]
+        if not rows or not talkers.unspoken:
+            # Tokens are cheaper together, and nobody waits for a first word.
+            rows += talkers.patient
+        elif len(rows) < self._max_batch_tokens:
+            rows += self._nearly_free(rows, talkers.patient, cost)
+        rows = rows[: self._max_batch_tokens]
+        while len(rows) > 1 and self._decode_ms(rows, cost) > self._max_step_ms:
+            rows = rows[: max(1, len(rows) * 3 // 4)]
+        return tuple(sorted(rows, key=lambda r: r.sequence.id))
+
+    def _nearly_free(self, rows: list[Request], patient: list[Request], cost: CostModel) -> list[Request]:
+        """Return those of ``patient`` that cost nearly nothing here: they close a gap, or rows are cheap."""
+        riders: list[Request] = []
+        ms = self._decode_ms(rows, cost)
+        for request in patient[: min(_MOST_RIDERS, self._max_batch_tokens - len(rows))]:
+            with_it_ms = self._decode_ms([*rows, *riders, request], cost)
+            if with_it_ms <= ms * _NEARLY_FREE:
+                riders.append(request)
+                ms = with_it_ms
+        return riders
 
     def _decode_ms(self, rows: Sequence[Request], cost: CostModel) -> float:
         contexts = sorted((r.sequence.id, len(r.sequence.tokens)) for r in rows)
         return cost.decode_ms(DecodeShape.of(contexts, split_kv=self._split_kv))
 
-    def _chunks(self, waiting: list[Request], cost: CostModel) -> tuple[PrefillChunk, ...]:
-        """Fill a step with prompt tokens, most urgent first."""
+    def _prefill(self, waiting: list[Request], talkers: Talkers, cost: CostModel) -> Plan:
+        """Fill a step with prompt tokens: by place in the line, and every other time what is done soonest.
 
-        def place(request: Request) -> float:
-            whole_ms = cost.prefill_ms(len(request.prompt) - request.cached_tokens, request.cached_tokens)
-            return request.arrival_s + whole_ms / 1e3
+        So a prompt of many steps is not passed for ever, and does not hold up all short ones once it is first. Where
+        replies have to go on, this step and theirs together are as long as a step may be.
+        """
+        budget_ms = self._max_step_ms
+        if talkers.urgent:
+            budget_ms = max(budget_ms - self._decode_ms(talkers.urgent, cost), budget_ms * _LEAST_SHARE)
+        self._decodes_since_prefill = 0
+        self._prefills += 1
+        if self._prefills % 2:
+            line = sorted(waiting, key=lambda r: place_s(r, cost))
+        else:
+            line = sorted(waiting, key=lambda r: (r.remaining_tokens, r.arrival_s))
+        return Plan(prefill=self._chunks(line, budget_ms, cost))
 
+    def _chunks(self, line: list[Request], budget_ms: float, cost: CostModel) -> tuple[PrefillChunk, ...]:
         chunks: list[PrefillChunk] = []
-        left_ms, left_tokens = self._max_step_ms, self._max_batch_tokens
-        for request in sorted(waiting, key=place):
+        left_ms, left_tokens = budget_ms, self._max_batch_tokens
+        for request in line:
             fits = cost.prefill_tokens(left_ms, request.computed_tokens)
             if chunks and min(fits, left_tokens) < min(_MIN_CHUNK_TOKENS, request.remaining_tokens):
                 break
@@ -128,6 +194,10 @@ class Scheduler:
             if left_tokens <= 0 or left_ms <= 0:
                 break
         return tuple(chunks)
+
+
+def _last_token(request: Request) -> tuple[float, int]:
+    return (request.work.last_token_s, request.sequence.id)
 
 
 def _chunk_size(remaining: int, fits: int, room: int) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..backend import Tokenizer
 from ..config import SamplingParams, StructuralTags
-from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, TurnWork
+from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, Speech, TurnWork
 from ..errors import EngineDeadError, EngineError, InvalidRequestError, VoiceLLMError, WrongStateError
 from ..events import Finished, Prefilled, Timings, Usage
 from ..prompt import Message, Reply, Tool, ToolChoice, ToolFormat, parse_messages, parse_tool_choice, parse_tools
@@ -168,7 +168,14 @@ class Call:
         settled = (params or self._engine.profile.sampling).replace(**overrides)
         arrival = self._engine.clock() if arrival_s is None else arrival_s
         submission = self._submission()
-        stream = ReplyStream(submission.cancel, call=self)
+
+        def played(index: int, played_ms: float) -> None:
+            request, now_s = submission.request, self._engine.clock()
+            speech = request.work.speech if request is not None else None
+            if speech is not None:
+                self._engine._post_nowait(lambda: speech.played(index, played_ms, now_s))
+
+        stream = ReplyStream(submission.cancel, played=played, call=self)
         watcher = weakref.ref(stream)  # a strong one would keep an abandoned stream from being noticed
 
         def sink(event: Any) -> None:
@@ -263,7 +270,12 @@ class Call:
             inside_thought=not allowed.required and _opens_thought(tokens, self._engine.backend),
             tool_calls=_call_parser(tool_format, [tools[index].name for index in allowed.indexes]),
         )
-        turn = TurnWork(self._engine.backend.new_sampler(params, tags), text, params.max_tokens)
+        profile = self._engine.profile
+        speech = None
+        if params.pacing == "voice":
+            target_s = profile.first_chunk_target_ms / 1e3
+            speech = Speech(chars_per_s=profile.speaking_rate_chars_per_s, target_s=target_s)
+        turn = TurnWork(self._engine.backend.new_sampler(params, tags), text, params.max_tokens, speech)
         self._turns.append(turn)
         return Request(self._live, RequestKind.TURN, tokens, arrival_s, turn)
 

@@ -29,8 +29,15 @@ class ReplyStream:
         SlowConsumerError: Too many events were left unread; the turn was cancelled.
     """
 
-    def __init__(self, cancel: Callable[[FinishReason], None], *, call: object = None) -> None:
+    def __init__(
+        self,
+        cancel: Callable[[FinishReason], None],
+        *,
+        played: Callable[[int, float], None] | None = None,
+        call: object = None,
+    ) -> None:
         self._cancel = cancel
+        self._played = played
         self._call = call  # a call that nobody holds is closed, and a reply in progress holds it
         self._events: deque[GenerateEvent] = deque()
         self._arrived = asyncio.Event()
@@ -64,6 +71,14 @@ class ReplyStream:
         """Stop the generation at the next step, without waiting; once more, or after the end, is harmless."""
         if not self._ended:
             self._cancel(reason)
+
+    def played(self, index: int, played_ms: float) -> None:
+        """Report what the caller has heard: sentence chunk ``index`` for ``played_ms``, and all before it.
+
+        It corrects when the engine expects the caller to run out of speech; without reports, the speaking rate says.
+        """
+        if self._played is not None and not self._ended:
+            self._played(index, played_ms)
 
     async def aclose(self) -> None:
         """Same as ``cancel``, for ``contextlib.aclosing``."""

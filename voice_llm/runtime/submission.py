@@ -35,6 +35,11 @@ class Submission:
         """Why it was cancelled, if it was: then there is no need to make the request any more."""
         return self._reason
 
+    @property
+    def request(self) -> Request | None:
+        """The request, once it is on its way."""
+        return self._request
+
     def submit(self, request: Request) -> None:
         """Send the request on its way; one that was cancelled meanwhile ends at once, with its last event."""
         with self._lock:

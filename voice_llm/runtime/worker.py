@@ -162,8 +162,18 @@ class EngineWorker:
 
     def _wait_for_work(self) -> None:
         with self._wake:
-            while not (self._inbox or self._stopping or self._batcher.has_work):
-                self._wake.wait()
+            while not (self._inbox or self._stopping):
+                rest_s = self._rest_s()
+                if rest_s == 0:
+                    return
+                self._wake.wait(rest_s)
+
+    def _rest_s(self) -> float | None:
+        """Return how long there is nothing to do unless something comes in; None for ever."""
+        if not self._batcher.has_work:
+            return None
+        wake_s = self._batcher.wake_s
+        return 0.0 if wake_s is None else max(0.0, wake_s - self._clock())
 
     def _close(self) -> None:
         """Fail every waiter, present and future, and free the model."""

@@ -252,7 +252,7 @@ class CallSession:
             raise WrongStateError("there was no turn of that id")
         turn = self._dialogue.last_turn
         if turn is not None and turn.turn_id == turn_id:
-            turn.playback.played(index, played_ms)
+            turn.played(index, played_ms)
 
     def interrupt(self, spoken_text: str | None = None) -> None:
         """Stop the running reply; only what was heard stays in the history.

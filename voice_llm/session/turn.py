@@ -53,6 +53,7 @@ class _Round:
 
     stream: ReplyStream
     began_s: float
+    first_chunk: int
     text: str = ""
     calls: list[ToolCall] = field(default_factory=list)
     results: dict[str, Message] = field(default_factory=dict)
@@ -134,12 +135,19 @@ class RunningTurn:
 
     def go_on(self, stream: ReplyStream, now_s: float) -> None:
         """Begin a round."""
-        self._rounds.append(_Round(stream, now_s))
+        self._rounds.append(_Round(stream, now_s, self._chunks))
 
     def release(self) -> None:
         """Let a held turn speak, or let whoever waits for it see that it is discarded."""
         self._held = False
         self._news.set()
+
+    def played(self, index: int, played_ms: int) -> None:
+        """Note that the caller has heard chunk ``index`` for ``played_ms``, and all before it."""
+        self.playback.played(index, played_ms)
+        present = self._rounds[-1]
+        if index >= present.first_chunk:
+            present.stream.played(index - present.first_chunk, played_ms)
 
     def barge_in(self, heard: str, *, running: bool) -> bool:
         """Note that the caller spoke over it; returns whether so for the first time.

@@ -35,7 +35,7 @@ def refused(body: dict[str, Any], **config: Any) -> InvalidRequestError:
         ("logit_bias", {"50256": -100}),
         ("store", True), ("service_tier", "flex"), ("modalities", ["audio"]), ("audio", {"voice": "a"}),
         ("prediction", {}), ("web_search_options", {}), ("functions", []), ("function_call", "auto"),
-        ("verbosity", "low"), ("reasoning_effort", "low"), ("reasoning_effort", "none"), ("pacing", "voice"),
+        ("verbosity", "low"), ("reasoning_effort", "low"), ("reasoning_effort", "none"),
         ("lora", []), ("lora_adapter_id", "a"), ("best_of", 1), ("chat_template_kwargs", {}), ("temprature", 1.0),
         ("temperature", "hot"), ("temperature", -1), ("temperature", True), ("temperature", 10**290), ("top_p", 1.5),
         ("top_k", 1.5), ("min_p", 2), ("repetition_penalty", 0), ("seed", True), ("seed", 2**63), ("seed", 1.5),
@@ -109,6 +109,7 @@ def test_messages_that_cannot_be_used_as_written_are_refused(message: Any, param
     [
         {"n": 1}, {"logprobs": False}, {"top_logprobs": 0}, {"logit_bias": {}}, {"store": False},
         {"service_tier": "auto"}, {"service_tier": "default"}, {"modalities": ["text"]}, {"pacing": "off"},
+        {"pacing": "voice"},
         {"user": "u-1"}, {"metadata": {"a": "b"}}, {"safety_identifier": "x"}, {"prompt_cache_key": "k"}, {"tools": []},
         {"tools": [], "tool_choice": "none"},
         {"tools": [TOOL], "tool_choice": "look_up"}, {"parallel_tool_calls": True}, {"stop": []}, {"model": "test"},

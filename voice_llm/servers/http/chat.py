@@ -16,6 +16,7 @@ from ...events import Finished, FinishReason, GenerateEvent, SentenceChunk
 from ...runtime import Engine, ReplyStream
 from ..edge import Edge
 from ..host import EngineHost
+from ..soft_calls import ChatHistory
 from ..status import reply_to
 from .body import BODY_S, read_object
 from .models import model_names
@@ -69,10 +70,12 @@ class Chat:
         body = await read_object(request, max_bytes=config.max_request_bytes, within_s=self._body_s)
         arrival_s = engine.clock()
         chat = parse_chat_request(body, profile=engine.profile, model_names=model_names(engine), config=config)
-        async with self._edge.soft_calls.use(request[IDENTITY], call_id) as (engine, call):
+        told = ChatHistory(chat.messages, chat.rag_context)
+        async with self._edge.soft_calls.use(request[IDENTITY], call_id, told) as (engine, call):
             stream = call.generate(
                 chat.messages,
-                chat.params,
+                # A reply that is sent whole is not heard while it is made.
+                chat.params if chat.stream else chat.params.replace(pacing="off"),
                 rag_context=chat.rag_context,
                 tools=chat.tools,
                 tool_choice=chat.tool_choice,

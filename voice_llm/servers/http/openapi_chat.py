@@ -139,7 +139,7 @@ def chat_request(model: str, *, max_messages: int, max_tokens: int) -> Schema:
             "response_format": _RESPONSE_FORMAT,
             "rag_context": _nullable(_TEXT),
             "grammar": _nullable({"type": "string", "description": "GBNF, with a root rule."}),
-            "pacing": {"enum": ["off", None]},
+            "pacing": {"enum": ["voice", "off", None]},
             "n": {"enum": [1, None]},
             "logprobs": {"enum": [False, None]},
             "modalities": {"enum": [["text"], None]},

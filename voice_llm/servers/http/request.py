@@ -45,7 +45,7 @@ _HONOURED: Final = frozenset({
 })  # fmt: skip
 _SAMPLING: Final = frozenset({
     "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed",
-    "grammar",
+    "grammar", "pacing",
 })  # fmt: skip
 
 # Notes for whoever keeps records of requests, or routes them between machines: nothing depends on them here.
@@ -72,7 +72,6 @@ _ONLY: Final[Mapping[str, tuple[object, ...]]] = {
     "functions": (),
     "function_call": (),
     "verbosity": (),
-    "pacing": ("off",),
     "reasoning_effort": (),
     "lora": (),
     "lora_adapter_id": (),

@@ -51,8 +51,7 @@ class Params:
     def apply(self, sampling: SamplingParams) -> SamplingParams:
         """Return ``sampling`` with what is said here in its place.
 
-        ``tool_choice`` is no part of it. A grammar takes the place of a schema, and the other way round. ``pacing`` may
-        be ``"off"``: text comes as fast as it is made.
+        ``tool_choice`` is no part of it. A grammar takes the place of a schema, and the other way round.
 
         Raises:
             InvalidRequestError: A value is out of range, or one is given that has no effect.
@@ -60,8 +59,6 @@ class Params:
         """
         if self.reasoning_effort is not None:
             raise InvalidRequestError("reasoning_effort is not supported", param="reasoning_effort")
-        if self.pacing not in (None, "off"):
-            raise InvalidRequestError(f"pacing must be 'off', not {self.pacing!r}", param="pacing")
         if self.lora_adapter_id:
             raise NotFoundError(f"there is no adapter {self.lora_adapter_id!r}")
         if self.grammar is not None or self.json_schema is not None:
