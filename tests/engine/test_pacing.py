@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.engine.driver import Driver, chat
 from tests.engine.test_scheduler import Floor, make, talker
+from voice_llm.config import EngineConfig
 from voice_llm.engine import CostModel, DecodeShape, Plan, Request, RequestState, Speech
 
 pytestmark = pytest.mark.unit
@@ -202,3 +204,23 @@ def test_long_prompt_and_short_turns_let_each_other_live(arrivals: list[tuple[fl
     work_s = sum(stage.ms_of(r) for r in short) / 1e3
     alone_s = stage.ms_of(opening) / 1e3
     assert stage.first_chunk_s[opening] <= 2 * alone_s + work_s + 1.0
+
+
+def test_batcher_says_when_a_reply_goes_on_that_is_far_ahead_of_the_ear() -> None:
+    driver = Driver(config=EngineConfig(max_ahead_s=2.0), reply=lambda _: "A sentence of some length. " * 10)
+    call = driver.open()
+    request = driver.turn(call, chat("Hello?"), max_tokens=400)
+    request.work.speech = Speech(chars_per_s=CHARS_PER_S, target_s=TARGET_S)
+    rests = 0
+    for _ in range(3000):
+        if not driver.batcher.has_work:
+            break
+        driver.step()
+        if driver.batcher.wake_s is not None:
+            rests += 1
+            assert driver.batcher.wake_s > driver.clock()
+            driver.clock.advance(driver.batcher.wake_s - driver.clock())
+    assert driver.finished(request).reason.value == "stop"
+    assert rests >= 3
+    heard_s = len(driver.text(request)) / CHARS_PER_S
+    assert driver.clock() >= heard_s - 2.0 - 4.0, "it was decoded further ahead than the bound and a sentence"
