@@ -224,3 +224,24 @@ def test_batcher_says_when_a_reply_goes_on_that_is_far_ahead_of_the_ear() -> Non
     assert rests >= 3
     heard_s = len(driver.text(request)) / CHARS_PER_S
     assert driver.clock() >= heard_s - 2.0 - 4.0, "it was decoded further ahead than the bound and a sentence"
+
+
+def test_who_waits_for_a_place_does_not_sleep_along_with_a_reply_that_rests() -> None:
+    config = EngineConfig(max_ahead_s=2.0)
+    driver = Driver(sequences=1, max_calls=2, config=config, reply=lambda _: "A sentence of some length. " * 10)
+    resting = driver.turn(driver.open(), chat("Hello?"), max_tokens=400)
+    resting.work.speech = Speech(chars_per_s=1.0, target_s=TARGET_S)
+    for _ in range(3000):
+        driver.step()
+        if driver.batcher.wake_s is not None:
+            break
+    assert driver.batcher.wake_s is not None
+    assert driver.batcher.wake_s > driver.clock() + 1.0
+    waiting = driver.turn(driver.open(), chat("And me?"))
+    driver.step()
+    assert waiting.state is RequestState.QUEUED
+    assert driver.batcher.wake_s is not None
+    assert driver.batcher.wake_s <= driver.clock() + 0.05
+    driver.batcher.cancel(resting)
+    driver.run()
+    assert driver.text(waiting)

@@ -12,7 +12,7 @@ from tests.runtime.helpers import profile
 from voice_llm.errors import AtCapacityError, CallBusyError, NotFoundError
 from voice_llm.events import Usage
 from voice_llm.prompt import Message
-from voice_llm.runtime import Engine
+from voice_llm.runtime import Call, Engine
 from voice_llm.servers.host import EngineHost
 from voice_llm.servers.identity import Identity
 from voice_llm.servers.soft_calls import ChatHistory, SoftCalls
@@ -46,13 +46,28 @@ async def keeping(
         await host.close()
 
 
+def chat(*said: str, rag_context: str | None = None) -> ChatHistory:
+    """What caller and assistant said, in turn."""
+    messages = (Message("assistant" if i % 2 else "user", text) for i, text in enumerate(said))
+    return ChatHistory(tuple(messages), rag_context)
+
+
 async def ask(calls: SoftCalls, identity: Identity, call_id: str | None, text: str = "Hello?") -> Usage:
     async with calls.use(identity, call_id) as (_, call):
-        stream = call.generate([{"role": "user", "content": text}])
-        async for _ in stream:
-            pass
-        assert stream.finished is not None
-        return stream.finished.usage
+        return await answer(call, chat(text))
+
+
+async def go_on(calls: SoftCalls, identity: Identity, told: ChatHistory) -> Usage:
+    async with calls.use(identity, None, told) as (_, call):
+        return await answer(call, told)
+
+
+async def answer(call: Call, told: ChatHistory) -> Usage:
+    stream = call.generate(told.messages, rag_context=told.rag_context)
+    async for _ in stream:
+        pass
+    assert stream.finished is not None
+    return stream.finished.usage
 
 
 async def test_the_second_request_of_a_call_computes_only_what_is_new() -> None:
@@ -76,21 +91,6 @@ async def test_requests_without_an_id_leave_nothing_behind() -> None:
         await ask(calls, ACME, None)
         assert len(calls) == 0
         assert (await engine.stats()).held_sequences == 0
-
-
-def chat(*said: str, rag_context: str | None = None) -> ChatHistory:
-    """What caller and assistant said, in turn."""
-    messages = (Message("assistant" if i % 2 else "user", text) for i, text in enumerate(said))
-    return ChatHistory(tuple(messages), rag_context)
-
-
-async def go_on(calls: SoftCalls, identity: Identity, told: ChatHistory) -> Usage:
-    async with calls.use(identity, None, told) as (_, call):
-        stream = call.generate(told.messages, rag_context=told.rag_context)
-        async for _ in stream:
-            pass
-        assert stream.finished is not None
-        return stream.finished.usage
 
 
 async def test_request_without_an_id_goes_on_with_what_its_history_says() -> None:

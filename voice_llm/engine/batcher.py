@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 from uuid import uuid4
 
 from ..backend.base import Backend, BatchEntry
@@ -36,6 +37,8 @@ from .step import CoreEvent, Failed, Step
 __all__ = ["DynamicBatcher"]
 
 logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S: Final = 0.01
 
 
 class DynamicBatcher:
@@ -170,6 +173,9 @@ class DynamicBatcher:
         copies_ms = (self._clock() - started_s) * 1e3
         step = self._prepare(self._scheduler.plan(started_s, self._running, self.cost))
         self._wake_s = step.plan.wake_s
+        if self._wake_s is not None and self._queued:
+            # Who waits for a place must not sleep along with replies that rest.
+            self._wake_s = min(self._wake_s, started_s + _LOOK_AGAIN_S)
         if step.entries:
             self._run(step)
         took_ms = (self._clock() - started_s) * 1e3

@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -168,14 +169,7 @@ class Call:
         settled = (params or self._engine.profile.sampling).replace(**overrides)
         arrival = self._engine.clock() if arrival_s is None else arrival_s
         submission = self._submission()
-
-        def played(index: int, played_ms: float) -> None:
-            request, now_s = submission.request, self._engine.clock()
-            speech = request.work.speech if request is not None else None
-            if speech is not None:
-                self._engine._post_nowait(lambda: speech.played(index, played_ms, now_s))
-
-        stream = ReplyStream(submission.cancel, played=played, call=self)
+        stream = ReplyStream(submission.cancel, played=partial(self._played, submission), call=self)
         watcher = weakref.ref(stream)  # a strong one would keep an abandoned stream from being noticed
 
         def sink(event: Any) -> None:
@@ -209,6 +203,12 @@ class Call:
             self._closed = True
             batcher, live = self._engine._batcher, self._live
             self._engine._post_nowait(lambda: batcher.close_call(live))
+
+    def _played(self, submission: Submission, index: int, played_ms: float) -> None:
+        request, now_s = submission.request, self._engine.clock()
+        speech = request.work.speech if request is not None else None
+        if speech is not None:
+            self._engine._post_nowait(lambda: speech.played(index, played_ms, now_s))
 
     def _submission(self) -> Submission:
         engine = self._engine

@@ -87,9 +87,9 @@ class SoftCalls:
                 async with await self._make(engine, (identity.tenant, uuid4().hex)) as call:
                     yield engine, call
                 return
-            name = (identity.tenant, call_id) if call_id else self._going_on(identity.tenant, chat)
+            name = (identity.tenant, call_id) if call_id is not None else self._going_on(identity.tenant, chat)
             kept = await self._take(engine, name)
-            kept.chat = None if call_id else chat
+            kept.chat = chat if call_id is None else None
             try:
                 yield engine, kept.call
             finally:
