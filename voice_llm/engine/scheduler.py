@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from .cost import CostModel, DecodeShape
+from .line import Line
 from .request import Request, RequestKind, RequestState
-from .urgency import Talkers, place_s
+from .urgency import Talkers
 
 __all__ = ["Plan", "PrefillChunk", "Scheduler"]
 
@@ -22,6 +23,8 @@ _PROMPT_EVERY: Final = 4
 # A step may become so much longer by a reply that rides along, and so many are tried.
 _NEARLY_FREE: Final = 1.1
 _MOST_RIDERS: Final = 8
+# Whoever arrives waits for the step that runs: those that only use idle room are so much shorter.
+_HINT_SHARE: Final = 0.5
 # Prompts get at least so much of a step, however long the one of the replies is.
 _LEAST_SHARE: Final = 0.4
 
@@ -99,10 +102,15 @@ class Scheduler:
             else:
                 hints.append(request)
         talkers = self._talkers(now_s, talking, cost, others=bool(turns or hints))
-        if turns and self._prompts_may(turns, talkers, cost):
-            return self._prefill(turns, talkers, cost)
+        line = Line.of(now_s, [*turns, *talkers.unspoken], cost)
+        if turns and self._prompts_may(line, talkers):
+            self._prefills += 1
+            return self._prefill(line.prompts(late_first=self._prefills % 2 == 0), self._max_step_ms, talkers, cost)
         if hints and not turns and (not talkers.urgent or self._decodes_since_prefill >= _HINT_EVERY):
-            return self._prefill(hints, talkers, cost)
+            ordered = sorted(hints, key=lambda r: (r.remaining_tokens, r.arrival_s))
+            block_ms = cost.prefill_ms(_BLOCK_TOKENS + 1, ordered[0].computed_tokens)
+            budget_ms = min(max(self._max_step_ms * _HINT_SHARE, block_ms), self._max_step_ms)
+            return self._prefill(ordered, budget_ms, talkers, cost)
         rows = self._rows(talkers, cost)
         if rows:
             self._decodes_since_prefill += 1
@@ -118,7 +126,7 @@ class Scheduler:
             max_ahead_s=self._max_ahead_s,
         )
 
-    def _prompts_may(self, turns: list[Request], talkers: Talkers, cost: CostModel) -> bool:
+    def _prompts_may(self, line: Line, talkers: Talkers) -> bool:
         """Whether the next step is one of prompts; never two in a row where a reply has to go on."""
         if not talkers.urgent:
             return True
@@ -126,16 +134,15 @@ class Scheduler:
             return False
         if talkers.silent:
             return self._decodes_since_prefill >= _PROMPT_EVERY
-        if talkers.unspoken and not talkers.pressing:
-            first = min(place_s(turn, cost) for turn in turns)
-            return first < min(place_s(talker, cost) for talker in talkers.unspoken)
+        if talkers.unspoken and line.first.state is RequestState.TALKING:
+            return line.late_prompts and self._decodes_since_prefill >= _PROMPT_EVERY
         return True
 
     def _rows(self, talkers: Talkers, cost: CostModel) -> tuple[Request, ...]:
         """Take all that have to go on, or the most urgent of them, and those that can wait where that costs little."""
         rows = [
             *sorted(talkers.silent, key=_last_token),
-            *sorted(talkers.unspoken, key=lambda r: place_s(r, cost)),
+            *sorted(talkers.unspoken, key=_arrival),
             *sorted(talkers.pressing, key=_last_token),
         ]
         if not rows or not talkers.unspoken:
@@ -163,27 +170,21 @@ class Scheduler:
         contexts = sorted((r.sequence.id, len(r.sequence.tokens)) for r in rows)
         return cost.decode_ms(DecodeShape.of(contexts, split_kv=self._split_kv))
 
-    def _prefill(self, waiting: list[Request], talkers: Talkers, cost: CostModel) -> Plan:
-        """Fill a step with prompt tokens: by place in the line, and every other time what is done soonest.
+    def _prefill(self, ordered: Sequence[Request], budget_ms: float, talkers: Talkers, cost: CostModel) -> Plan:
+        """Fill a step with prompt tokens, in that order.
 
-        So a prompt of many steps is not passed for ever, and does not hold up all short ones once it is first. Where
-        replies have to go on, this step and theirs together are as long as a step may be.
+        Where replies have to go on, this step and theirs together are as long as a step may be.
         """
-        budget_ms = self._max_step_ms
         if talkers.urgent:
-            budget_ms = max(budget_ms - self._decode_ms(talkers.urgent, cost), budget_ms * _LEAST_SHARE)
+            room_ms = self._max_step_ms - self._decode_ms(talkers.urgent, cost)
+            budget_ms = min(budget_ms, max(room_ms, self._max_step_ms * _LEAST_SHARE))
         self._decodes_since_prefill = 0
-        self._prefills += 1
-        if self._prefills % 2:
-            line = sorted(waiting, key=lambda r: place_s(r, cost))
-        else:
-            line = sorted(waiting, key=lambda r: (r.remaining_tokens, r.arrival_s))
-        return Plan(prefill=self._chunks(line, budget_ms, cost))
+        return Plan(prefill=self._chunks(ordered, budget_ms, cost))
 
-    def _chunks(self, line: list[Request], budget_ms: float, cost: CostModel) -> tuple[PrefillChunk, ...]:
+    def _chunks(self, ordered: Sequence[Request], budget_ms: float, cost: CostModel) -> tuple[PrefillChunk, ...]:
         chunks: list[PrefillChunk] = []
         left_ms, left_tokens = budget_ms, self._max_batch_tokens
-        for request in line:
+        for request in ordered:
             fits = cost.prefill_tokens(left_ms, request.computed_tokens)
             if chunks and min(fits, left_tokens) < min(_MIN_CHUNK_TOKENS, request.remaining_tokens):
                 break
@@ -194,6 +195,10 @@ class Scheduler:
             if left_tokens <= 0 or left_ms <= 0:
                 break
         return tuple(chunks)
+
+
+def _arrival(request: Request) -> tuple[float, int]:
+    return (request.arrival_s, request.sequence.id)
 
 
 def _last_token(request: Request) -> tuple[float, int]:

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from .cost import CostModel
 from .request import Request
 
-__all__ = ["Talkers", "place_s"]
+__all__ = ["Talkers"]
 
 # What a sentence takes, and what is left of one that has grown longer than that.
 _CHUNK_TOKENS: Final = 20
@@ -18,7 +17,6 @@ _LAST_TOKENS: Final = 4
 _MARGIN: Final = 1.25
 # Nobody hears a one-shot; it moves on all the same.
 _ONE_SHOT_EVERY_S: Final = 1.0
-_ONE_SHOT_WAITS_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -99,12 +97,3 @@ class Talkers:
     def urgent(self) -> list[Request]:
         """All that should go on now."""
         return [*self.unspoken, *self.silent, *self.pressing]
-
-
-def place_s(request: Request, cost: CostModel) -> float:
-    """Return a prompt's place in the line: its arrival plus the time that it takes.
-
-    Short prompts pass long ones, callers pass one-shots, and nobody is passed for ever.
-    """
-    whole_ms = cost.prefill_ms(len(request.prompt) - request.cached_tokens, request.cached_tokens)
-    return request.arrival_s + whole_ms / 1e3 + _ONE_SHOT_WAITS_S * request.call.one_shot

@@ -1,0 +1,130 @@
+"""The line: in which order callers who hear nothing yet are served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from .cost import CostModel, DecodeShape
+from .request import Request, RequestState
+
+__all__ = ["Line", "Waiter"]
+
+# What the first words of a reply take; less where some have been drawn already, but never nothing.
+_FIRST_WORDS_TOKENS: Final = 12
+_LAST_TOKENS: Final = 2
+# Nobody hears a one-shot: it waits so much longer.
+_ONE_SHOT_WAITS_S: Final = 5.0
+# Without pacing there is no first word to be in time for.
+_TARGET_S: Final = 0.8
+# Who is late by up to such a share of the time that there was is served as if in time.
+_NEARLY: Final = 0.25
+# What takes longer than the target on an idle machine is due after so many times as long.
+_PATIENCE: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiter:
+    """A turn whose caller hears nothing yet.
+
+    Attributes:
+        request: The turn.
+        due_s: When its first words are due: at the profile's target after its arrival, or later where even an idle
+            machine takes longer.
+        left_s: What is left to do until then, in seconds of the machine's time.
+    """
+
+    request: Request
+    due_s: float
+    left_s: float
+
+    @classmethod
+    def of(cls, request: Request, cost: CostModel) -> Waiter:
+        """Estimate what a turn still takes."""
+        work = request.work
+        words = max(_LAST_TOKENS, _FIRST_WORDS_TOKENS - len(work.generated))
+        token_ms = cost.decode_ms(DecodeShape(((1, len(request.prompt)),)))
+        all_ms = cost.prefill_ms(len(request.prompt) - request.cached_tokens, request.cached_tokens)
+        left_ms = 0.0
+        if request.state is RequestState.PREFILLING:
+            left_ms = cost.prefill_ms(request.remaining_tokens, request.computed_tokens)
+        target_s = work.speech.target_s if work.speech is not None else _TARGET_S
+        alone_s = (all_ms + _FIRST_WORDS_TOKENS * token_ms) / 1e3
+        due_s = request.arrival_s + (target_s if alone_s < target_s else _PATIENCE * alone_s)
+        due_s += _ONE_SHOT_WAITS_S * request.call.one_shot
+        return cls(request, due_s, (left_ms + words * token_ms) / 1e3)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Who waits for first words, in the order in which to serve them.
+
+    The earliest due first, which is the best order as long as all can be in time, and behind them who is late anyway,
+    the shortest first. But somebody who takes little goes before all, where nobody is late for it: so a short turn does
+    not wait for a long prompt that has time.
+
+    Attributes:
+        waiters: All of them.
+        late: Those whose first words come clearly too late, or in time only at the expense of somebody who is due
+            before; earliest due first.
+    """
+
+    waiters: Sequence[Waiter]
+    late: Sequence[Waiter]
+
+    @classmethod
+    def of(cls, now_s: float, requests: Iterable[Request], cost: CostModel) -> Line:
+        """Line up turns."""
+        in_time: list[Waiter] = []
+        late: list[Waiter] = []
+        end_s = now_s
+        for waiter in sorted((Waiter.of(r, cost) for r in requests), key=_due):
+            if end_s + waiter.left_s <= waiter.due_s + _NEARLY * (waiter.due_s - waiter.request.arrival_s):
+                in_time.append(waiter)
+                end_s += waiter.left_s
+            else:
+                late.append(waiter)
+        return cls(_shortest_first_if_in_time(now_s, in_time, sorted(late, key=_left)), late)
+
+    @property
+    def first(self) -> Request:
+        """Who is served first."""
+        return self.waiters[0].request
+
+    @property
+    def late_prompts(self) -> bool:
+        """Whether a prompt is late."""
+        return any(waiter.request.state is RequestState.PREFILLING for waiter in self.late)
+
+    def prompts(self, *, late_first: bool) -> list[Request]:
+        """Return the prompts in order.
+
+        Args:
+            late_first: Begin with those that are late, by when they were due: done now and then, nobody waits for ever.
+        """
+        waiters = dict.fromkeys([*self.late, *self.waiters] if late_first else self.waiters)
+        return [waiter.request for waiter in waiters if waiter.request.state is RequestState.PREFILLING]
+
+
+def _shortest_first_if_in_time(now_s: float, in_time: Sequence[Waiter], late: Sequence[Waiter]) -> list[Waiter]:
+    """Move whoever takes least to the front, if those due before can spare as much; no one-shot before a caller."""
+    line = [*in_time, *late]
+    end_s, spare_s = now_s, float("inf")
+    best = 0
+    for place, waiter in enumerate(line):
+        heard = not waiter.request.call.one_shot or line[best].request.call.one_shot
+        if heard and waiter.left_s <= spare_s and waiter.left_s < line[best].left_s:
+            best = place
+        if place < len(in_time):
+            end_s += waiter.left_s
+            spare_s = min(spare_s, waiter.due_s - end_s)
+    return [*line[best : best + 1], *line[:best], *line[best + 1 :]]
+
+
+def _due(waiter: Waiter) -> tuple[float, float]:
+    return (waiter.due_s, waiter.left_s)
+
+
+def _left(waiter: Waiter) -> tuple[float, float]:
+    return (waiter.left_s, waiter.request.arrival_s)
