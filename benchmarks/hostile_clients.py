@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 from voice_llm._proto import call_pb2 as pb
 from voice_llm._proto import call_pb2_grpc, llama_pb2, llama_pb2_grpc
@@ -31,6 +31,18 @@ async def _tcp(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asynci
         yield reader, writer
     finally:
         writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def _ws(server: ServerProcess) -> AsyncIterator[ClientConnection]:
+    url = f"ws://{server.ws}/v1/calls/hostile-{random.randrange(2**32)}"
+    ws = await connect(url, additional_headers={"x-tenant-id": "hostile"}, open_timeout=5, close_timeout=0.1)
+    try:
+        yield ws
+        await ws.close()
+    finally:
+        # Who is cancelled while it closes, or wants to be gone, would leave the socket to the garbage collector.
+        ws.transport.abort()
 
 
 def _post(body: bytes, length: int | None = None) -> bytes:
@@ -209,11 +221,6 @@ async def _grpc_too_much(server: ServerProcess, rng: random.Random) -> None:
         request = llama_pb2.GenerateStreamRequest(user_prompt="x" * 2_000_000)
         stream = llama_pb2_grpc.LlamaServiceStub(channel).GenerateStream(request, metadata=_TENANT)
         await stream.read()
-
-
-def _ws(server: ServerProcess) -> Any:
-    url = f"ws://{server.ws}/v1/calls/hostile-{random.randrange(2**32)}"
-    return connect(url, additional_headers={"x-tenant-id": "hostile"}, open_timeout=5, close_timeout=0.1)
 
 
 BEHAVIOURS: Final[tuple[Callable[[ServerProcess, random.Random], Awaitable[None]], ...]] = (
