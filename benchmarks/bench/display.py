@@ -10,8 +10,8 @@ from typing import Final, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from .results import Point, Pooled
-from .run import Ladder, Plan, Planned
+from .ladder import Ladder, Plan, Planned
+from .points import Point, Pooled
 
 __all__ = ["Display"]
 
@@ -23,11 +23,13 @@ class Display:
 
     Args:
         plan: What is measured.
+        ladder: What of it is left.
         console: Where it is shown.
     """
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, ladder: Ladder, console: Console) -> None:
         self._plan = plan
+        self._ladder = ladder
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -36,7 +38,7 @@ class Display:
             console=console,
             disable=not console.is_terminal,
         )
-        self._left_s = Ladder(plan).seconds_left(None)
+        self._left_s = ladder.seconds_left()
         self._until_s = time.monotonic() + self._left_s
         self._task = self._progress.add_task("starting", total=self._left_s, left=_hours(self._left_s))
         self._ended = threading.Event()
@@ -59,12 +61,12 @@ class Display:
         words = f"round {planned.round + 1}/{self._plan.rounds}, {planned.calls} calls, {planned.system.name}"
         self._progress.update(self._task, description=words)
 
-    def done(self, planned: Planned, point: Point, ladder: Ladder) -> None:
-        """A point is measured."""
+    def done(self, point: Point) -> None:
+        """A point is measured, and the ladder has taken note of it."""
         self._console.print(
             f"round {point.round + 1}, {point.calls} calls, {point.system}: {found(point)}", markup=False
         )
-        self._left_s = ladder.seconds_left(planned)
+        self._left_s = self._ladder.seconds_left()
         self._until_s = time.monotonic() + self._left_s
 
     def _tick(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
@@ -14,61 +15,40 @@ from typing import Final
 from voice_llm.events import Timings, Usage
 from voice_llm.simulator import CallScript, RunResult, TurnResult, run_calls
 
+from .ladder import Planned
+from .points import Point
 from .processes import cpu_s
-from .results import Point
 from .systems import Server, System
+from .window import Window
 
-__all__ = ["BenchError", "Window", "measure", "prompt_tokens"]
+__all__ = ["BenchError", "measure", "paired", "prompt_tokens"]
 
-# An opening prompt takes about as long to compute where nothing else is done: dialling all at once would leave a queue
-# that a window never sees the end of.
-_RAMP_S_A_CALL: Final = 2.0
-_SETTLE_S: Final = 5.0
 _PROBE_TOKENS: Final = 2
+_ROUNDING_S: Final = 1e-6
 
 
 class BenchError(Exception):
     """The comparison would not be one; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """When turns count, in seconds since the callers began: they dial one by one, and what is left of that settles.
-
-    Attributes:
-        ramp_s: How long callers dial.
-        opens_s: From when turns count.
-        closes_s: Until when; callers hang up then.
-    """
-
-    ramp_s: float
-    opens_s: float
-    closes_s: float
-
-    @classmethod
-    def of(cls, calls: int, point_s: float) -> Window:
-        """Return the window of ``point_s`` seconds for so many callers."""
-        ramp_s = min(_RAMP_S_A_CALL * calls, point_s / 2)
-        opens_s = ramp_s + min(_SETTLE_S, point_s / 5)
-        return cls(ramp_s, opens_s, opens_s + point_s)
-
-
 @dataclass(slots=True)
 class _Seen:
-    """What was read of the server at the window's edges, and its own timings within it."""
+    """What was read of the server at the window's edges, and its own timings, each with when it was told."""
 
     server: Server
     opens_s: float
     closes_s: float
     cpu_s: float = 0.0
     computed_tokens: float | None = None
-    timings: list[Timings] = field(default_factory=list)
+    timings: list[tuple[float, Timings]] = field(default_factory=list)
 
     def take(self, timings: Timings) -> None:
-        """Keep the timings of a turn that was asked for within the window."""
-        asked_s = time.monotonic() - (timings.total_ms or 0.0) / 1e3
-        if self.opens_s <= asked_s < self.closes_s:
-            self.timings.append(timings)
+        """Keep the timings of a turn."""
+        self.timings.append((time.monotonic(), timings))
+
+    def counts(self, turn: TurnResult) -> bool:
+        """Whether a turn was asked for within the window."""
+        return self.opens_s <= turn.asked_s < self.closes_s
 
     async def watch(self) -> None:
         """Read the server's counts when the window opens and when it closes."""
@@ -86,9 +66,18 @@ class _Seen:
 
 
 async def measure(
-    system: System, server: Server, scripts: Sequence[CallScript], *, calls: int, round_: int, window: Window
+    planned: Planned, server: Server, scripts: Sequence[CallScript], *, window: Window, code: str | None
 ) -> Point:
-    """Let callers call, and return what was found within the window."""
+    """Let callers call, and return what was found within the window.
+
+    Args:
+        planned: The point.
+        server: Of its system.
+        scripts: Calls, more than fit.
+        window: When turns count.
+        code: The commit that is measured.
+    """
+    system = planned.system
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     began_s = time.monotonic()
     seen = _Seen(server, began_s + window.opens_s, began_s + window.closes_s)
@@ -97,31 +86,33 @@ async def measure(
         result = await run_calls(
             target,
             [system.asked(script) for script in scripts],
-            concurrent=calls,
+            concurrent=planned.calls,
             duration_s=window.closes_s,
             ramp_s=window.ramp_s,
         )
-    turns = [turn for turn in result.turns if seen.opens_s <= turn.asked_s < seen.closes_s]
+    turns = [turn for turn in result.turns if seen.counts(turn)]
     answered = [turn for turn in turns if turn.error is None]
+    timed = [(turn, told) for turn, told in paired(result.turns, seen.timings) if seen.counts(turn) and not turn.error]
     usage = sum((turn.usage for turn in turns if turn.usage is not None), Usage())
     return Point(
         system=system.name,
-        calls=calls,
-        round=round_,
+        calls=planned.calls,
+        round=planned.round,
         date=date,
         window_s=window.closes_s - window.opens_s,
         turns=len(turns),
         first_token_ms=_column(turn.first_token_ms for turn in answered),
         first_speech_ms=_column(turn.first_speech_ms for turn in answered),
         gap_s=tuple(round(turn.gap_s, 3) for turn in answered),
-        clause_ms=_column(timings.first_chunk_ms for timings in seen.timings),
-        server_first_token_ms=_column(timings.first_token_ms for timings in seen.timings),
+        clause_ms=_column(_from_end_of_turn(turn, told, told.first_chunk_ms) for turn, told in timed),
+        server_first_token_ms=_column(_from_end_of_turn(turn, told, told.first_token_ms) for turn, told in timed),
         errors=_errors(result, turns, seen),
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
         computed_tokens=seen.computed_tokens,
         cpu_s=round(seen.cpu_s, 2),
+        commit=code,
     )
 
 
@@ -147,6 +138,29 @@ async def prompt_tokens(system: System, server: Server, script: CallScript) -> i
     if call.usage is None:
         raise BenchError(f"{system.name} does not tell how many tokens a prompt has")
     return call.usage.prompt_tokens
+
+
+def paired(turns: Iterable[TurnResult], told: Iterable[tuple[float, Timings]]) -> list[tuple[TurnResult, Timings]]:
+    """Return each timing with its turn: it is told in the moment in which the turn ends, so just before that end.
+
+    Args:
+        turns: All turns of a run.
+        told: When timings were told, on the turns' clock, and the timings.
+    """
+    by_end = sorted((turn.asked_s + turn.total_ms / 1e3, n, turn) for n, turn in enumerate(turns))
+    ends = [end_s for end_s, _, _ in by_end]
+    found = ((bisect_left(ends, told_s - _ROUNDING_S), timings) for told_s, timings in told)
+    return [(by_end[place][2], timings) for place, timings in found if place < len(by_end)]
+
+
+def _from_end_of_turn(turn: TurnResult, timings: Timings, server_ms: float | None) -> float | None:
+    """Return a server's timing as the caller counts: with what the turn took outside of the server.
+
+    That is mostly waiting for the call to be ready, while its opening prompt is computed.
+    """
+    if server_ms is None or timings.total_ms is None:
+        return None
+    return server_ms + max(0.0, turn.total_ms - timings.total_ms)
 
 
 def _errors(result: RunResult, turns: Sequence[TurnResult], seen: _Seen) -> dict[str, int]:

@@ -8,23 +8,29 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .results import Pooled, by_system, read
+from .points import Pooled, by_system
+from .results import read
 
 __all__ = ["write_plot"]
 
 _SIZE_IN: Final = (9.0, 5.0)
 _DPI: Final = 120
+_SIZE_PT: Final = 7
+_FEW_ROUNDS_SIZE_PT: Final = 5
 _MARKERS: Final = "osD^vP*X"
 # Told apart by readers who do not see all colours (Okabe and Ito).
 _COLOURS: Final = ("#888888", "#000000", "#e69f00", "#56b4e9", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
 
 
 def write_plot(result: Path, picture: Path) -> None:
-    """Draw a result's first-speech p95 over the calls, a curve a system; hollow where replies had gaps or failed."""
+    """Draw a result's first-speech p95 over the calls with its 95 % interval, a curve a system.
+
+    Points are hollow where replies had gaps or failed, and small where not all rounds were measured.
+    """
     about, points = read(result)
-    systems = by_system(points)
+    systems = by_system(points, about["systems"])
     figure = Figure(figsize=_SIZE_IN, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -42,17 +48,22 @@ def write_plot(result: Path, picture: Path) -> None:
         color="#aa0000",
     )  # fmt: skip
     _label(axes, rungs)
+    figure.legend(loc="outside right upper", fontsize="small")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture)
 
 
 def _curve(axes: Axes, name: str, pooled: list[Pooled], colour: str, marker: str) -> None:
     spoken = [(p, speech_ms) for p in pooled if (speech_ms := p.ms("first_speech_ms", 95)) is not None]
-    calls, speech = [p.calls for p, _ in spoken], [value for _, value in spoken]
-    axes.plot(calls, speech, color=colour, label=name, marker=marker, markersize=6)
-    broken = [(p.calls, value) for p, value in spoken if not p.meets(value)]
-    if broken:
-        axes.plot(*zip(*broken, strict=True), color=colour, marker=marker, markersize=6, mfc="white", linestyle="none")
+    most = max(len(p.points) for p in pooled)
+    axes.plot([p.calls for p, _ in spoken], [ms for _, ms in spoken], color=colour, linewidth=1.5)
+    for p, speech_ms in spoken:
+        low, high = p.speech_interval or (speech_ms, speech_ms)
+        axes.plot([p.calls, p.calls], [low, high], color=colour, linewidth=1, alpha=0.6)
+        size = _SIZE_PT if len(p.points) == most else _FEW_ROUNDS_SIZE_PT
+        face = colour if p.is_smooth else "white"
+        axes.plot([p.calls], [speech_ms], color=colour, marker=marker, markersize=size, mfc=face, linestyle="none")
+    axes.plot([], [], color=colour, marker=marker, markersize=_SIZE_PT, label=name)
 
 
 def _range_ms(systems: dict[str, list[Pooled]], objective_ms: float) -> tuple[float, float]:
@@ -65,12 +76,15 @@ def _range_ms(systems: dict[str, list[Pooled]], objective_ms: float) -> tuple[fl
 def _label(axes: Axes, rungs: list[int]) -> None:
     axes.set_xticks(rungs, [str(calls) for calls in rungs])
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(_seconds))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("calls on the phone at once (hollow: gaps or errors in more than 1 % of the turns)")
+    axes.set_xlabel(
+        "calls on the phone at once\n"
+        "(hollow: gaps or errors in more than 1 % of the turns; small: not measured in all rounds; bars: 95 % interval)"
+    )
     axes.set_ylabel("end of turn to first speech, p95")
     axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend(fontsize="small")
 
 
 def _seconds(value_ms: float, position: int | None = None) -> str:

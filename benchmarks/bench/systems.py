@@ -66,6 +66,7 @@ class System:
         start: Runs a server, ready to answer, for as long as the block lasts.
         target: Speaks to it; the callback takes the server's own timings, where there are any.
         holds_system_prompt: Whether the server puts the system prompt first by itself, from its profile.
+        peer: Whether ours is held against it.
     """
 
     name: str
@@ -73,6 +74,7 @@ class System:
     start: Callable[[Setup], AbstractContextManager[Server]]
     target: Callable[[Server, Callable[[Timings], None]], OpenAITarget | ConverseTarget]
     holds_system_prompt: bool = False
+    peer: bool = False
 
     def asked(self, script: CallScript) -> CallScript:
         """Return the call as it is put to this system, so that the prompts of all systems are the same."""
@@ -120,6 +122,7 @@ def _voice_llm(setup: Setup) -> Iterator[Server]:
         profile.write_text(_profile(setup.model))
         arguments = ["--profile", str(profile), "--calls", str(setup.calls), "--threads", str(setup.threads)]
         arguments += ["--context-per-call", str(setup.context_tokens), "--no-supervise", "--drain-s", "0"]
+        arguments += ["--admission", "limit"]  # how many calls fit is for the callers to say
         with ServerProcess(arguments, Path(folder) / "serve.log") as server:
             server.wait_healthy()
             computed = partial(server.metric, "voice_llm_step_tokens_total", kind="prefill")
@@ -157,14 +160,15 @@ def _converse(server: Server, on_turn_end: Callable[[Timings], None]) -> Convers
 _BEST: Final = ("--no-kv-unified", "--no-cache-idle-slots", "-fa", "off", "-b", "128")
 
 SYSTEMS: Final = (
-    System("llama-server", "llama.cpp's server at its defaults, slots = calls", _llama_server, _openai),
+    System("llama-server", "llama.cpp's server at its defaults, slots = calls", _llama_server, _openai, peer=True),
     System(
         "llama-server-best",
         f"llama.cpp's server, slots = calls, {' '.join(_BEST)}, OMP_WAIT_POLICY=active",
         partial(_llama_server, options=_BEST, spinning=True),
         _openai,
+        peer=True,
     ),
-    System("seed", "the seed's design re-created: a context a call, batches with a barrier", _seed, _openai),
+    System("seed", "the seed's design re-created: a context a call, batches with a barrier", _seed, _openai, peer=True),
     System("voice-llm", "what a stock OpenAI client sends, no further header", _voice_llm, _openai, True),
     System("voice-llm x-call-id", "with x-call-id", _voice_llm, partial(_openai, call_ids=True), True),
     System("voice-llm hints", "Converse, with the caller's words as partial events", _voice_llm, _converse, True),

@@ -1,13 +1,16 @@
-"""The tables of a result; ``python -m benchmarks.bench.tables`` writes them anew from the committed one."""
+"""A result in the documents; ``python -m benchmarks.bench.tables`` writes them anew from the committed one."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .results import BOUNDS_MS, Pooled, by_system, capacity, read
+from .markdown import capacity_table, detail_table, speech_table, token_table
+from .points import Point, by_system
+from .results import read
 
 __all__ = ["DOCS", "PICTURE", "README", "RESULTS", "details", "readme_block", "write_docs"]
 
@@ -17,28 +20,44 @@ RESULTS: Final = _ROOT / "benchmarks" / "results" / "bench.json"
 DOCS: Final = _ROOT / "docs" / "benchmarks"
 PICTURE: Final = "bench.png"
 _BLOCK: Final = re.compile(r"(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
+_NO_RUN: Final = "No run has been recorded yet; `make bench` makes one and writes its figures here.\n"
+_METHOD: Final = """\
+Every point is a fresh server in a process of its own, and so many virtual callers on the phone with it at once. They
+speak, think and listen as people do, hang up after their turns, and the next call begins; the calls of a round are the
+same for every system. Turns count that are asked for within the point's window, on the callers' clocks. First speech is
+the first `.`, `!`, `?` or `…` with a space after it, or 80 characters, or the end of the reply, for every system alike;
+a gap is a silence that a caller would hear within a reply. The 95 % intervals are bootstrapped over the turns of all
+rounds (1,000 resamples). Turns of one round are alike, so what rounds differ by, which is beside them, may be more.
+"""
 
 
 def readme_block(path: Path = RESULTS) -> str:
     """Return the part of the README that a result makes: how many calls each system holds."""
+    if not path.exists():
+        return _NO_RUN
     about, points = read(path)
-    systems = by_system(points)
-    return (
-        "\n".join([_about(about), "", *_capacity_table(about, systems), "", *_speech_table(about, systems)])
-        + f"\n\n![First speech by calls](docs/benchmarks/{PICTURE})\n"
-    )
+    systems = by_system(points, about["systems"])
+    tables = (capacity_table(about, systems), speech_table(about, systems), token_table(about, systems))
+    lines = [_about(about, points)]
+    for table in tables:
+        lines += ["", *table]
+    return "\n".join(lines) + f"\n\n![First speech by calls](docs/benchmarks/{PICTURE})\n"
 
 
 def details(path: Path = RESULTS) -> str:
     """Return the page of all figures."""
+    lines = ["# How many calls each system holds", "", _METHOD]
+    if not path.exists():
+        return "\n".join([*lines, _NO_RUN])
     about, points = read(path)
-    systems = by_system(points)
-    lines = ["# How many calls each system holds", "", _about(about), ""]
-    lines += [f"![First speech by calls]({PICTURE})", "", *_capacity_table(about, systems), ""]
+    systems = by_system(points, about["systems"])
+    lines += [_about(about, points), "", _code(points), ""]
+    lines += [f"![First speech by calls]({PICTURE})", "", *capacity_table(about, systems), ""]
+    lines += [*token_table(about, systems), ""]
     lines += [f"- `{name}`: {how}" for name, how in about["systems"].items()]
     for pooled in systems.values():
-        lines += ["", f"## {pooled[0].system}", "", *_detail_table(pooled)]
-    lines += ["", *_stopped(about["stopped"])]
+        lines += ["", f"## {pooled[0].system}", "", *detail_table(pooled)]
+    lines += ["", *_stopped(about)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -51,100 +70,42 @@ def write_docs(path: Path = RESULTS) -> bool:
     return _BLOCK.search(text) is not None
 
 
-def _about(about: dict[str, Any]) -> str:
+def _about(about: dict[str, Any], points: Sequence[Point]) -> str:
     machine, workload = about["machine"], about["workload"]
     own = workload["own_opening_tokens"]
+    commands = ", then ".join(f"`{command}`" for command in about["commands"])
+    rounds = max(len(pooled.points) for group in by_system(points).values() for pooled in group)
     return (
-        f"`{about['command']}` on {machine['cores']} cores of {machine['cpu']}, {machine['model']}, llama-cpp-python "
-        f"{machine['llama_cpp_python']}, {machine['threads']} threads, {about['date']}: {about['rounds']} rounds of "
+        f"{commands} on {machine['cores']} cores of {machine['cpu']}, {machine['model']}, llama-cpp-python "
+        f"{machine['llama_cpp_python']}, {machine['threads']} threads, {_dates(points)}: up to {rounds} rounds of "
         f"{about['point_s']:g} s a point. Each call begins with {workload['system_tokens']} tokens that all share and "
         f"{own['least']:g} to {own['most']:g} of its own, and has {workload['turns']} turns with replies of up to "
         f"{workload['max_tokens']} tokens."
     )
 
 
-def _capacity_table(about: dict[str, Any], systems: dict[str, list[Pooled]]) -> list[str]:
-    bounds = sorted({*BOUNDS_MS, about["objective_ms"]})
-    return [
-        "Calls held while first speech (p95) comes within the bound, and no gap and no error in 99 % of the turns:",
-        "",
-        "| | " + " | ".join(_bound(bound, about["objective_ms"]) for bound in bounds) + " |",
-        "|---|" + "---|" * len(bounds),
-        *(
-            f"| `{name}` | " + " | ".join(str(capacity(pooled, bound)) for bound in bounds) + " |"
-            for name, pooled in systems.items()
-        ),
-    ]
+def _dates(points: Sequence[Point]) -> str:
+    days = sorted(point.date.partition("T")[0] for point in points)
+    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
 
 
-def _speech_table(about: dict[str, Any], systems: dict[str, list[Pooled]]) -> list[str]:
-    rungs = sorted({pooled.calls for points in systems.values() for pooled in points})
-    lines = [
-        f"First speech, p95 in ms by calls on the phone; **bold** meets the objective of {about['objective_ms']:g} ms:",
-        "",
-        "| | " + " | ".join(map(str, rungs)) + " |",
-        "|---|" + "---|" * len(rungs),
-    ]
-    for name, points in systems.items():
-        found = {pooled.calls: _speech(pooled, about["objective_ms"]) for pooled in points}
-        lines.append(f"| `{name}` | " + " | ".join(found.get(calls, "") for calls in rungs) + " |")
-    return lines
+def _code(points: Sequence[Point]) -> str:
+    commits = Counter(point.commit or "unknown" for point in points)
+    return "Code: " + ", ".join(f"{commit} ({count} points)" for commit, count in commits.items()) + "."
 
 
-def _speech(pooled: Pooled, objective_ms: float) -> str:
-    value = pooled.ms("first_speech_ms", 95)
-    shown = "none" if value is None else f"{value:.0f}"
-    return f"**{shown}**" if pooled.meets(objective_ms) else shown
-
-
-_COLUMNS: Final = {
-    "calls": lambda s: str(s["calls"]),
-    "turns": lambda s: str(s["turns"]),
-    "first token p50 / p95 / p99, ms": lambda s: _three(s, "first_token_ms"),
-    "first speech p50 / p95 / p99, ms": lambda s: _three(s, "first_speech_ms"),
-    "p95 by round, ms": lambda s: ", ".join(_number(value) for value in s["first_speech_ms_p95_by_round"]),
-    "server's first token p50 / p95 / p99, ms": lambda s: _three(s, "server_first_token_ms"),
-    "first clause p50 / p95 / p99, ms": lambda s: _three(s, "clause_ms"),
-    "turns with a gap": lambda s: f"{s['gap_share']:.1%} ({s['gap_s']:.1f} s)",
-    "tokens/s": lambda s: f"{s['tokens_per_s']:.0f}",
-    "prompt tokens computed in turns / in all": lambda s: f"{s['computed_in_turns']} / {_number(s['computed_tokens'])}",
-    "reused": lambda s: str(s["reused_tokens"]),
-    "CPU s a call": lambda s: f"{s['cpu_s_a_call']:.1f}",
-    "errors": lambda s: ", ".join(f"{code} {count}" for code, count in s["errors"].items()),
-}
-
-
-def _detail_table(points: Sequence[Pooled]) -> list[str]:
-    summaries = [pooled.summary() for pooled in points]
-    rows = {name: [shown(summary) for summary in summaries] for name, shown in _COLUMNS.items()}
-    # What a system does not tell is no column of its table.
-    kept = {name: cells for name, cells in rows.items() if any(cell.strip("- /") for cell in cells)}
-    return [
-        "| " + " | ".join(kept) + " |",
-        "|" + "---|" * len(kept),
-        *("| " + " | ".join(cells) + " |" for cells in zip(*kept.values(), strict=True)),
-    ]
-
-
-def _stopped(stopped: Sequence[dict[str, Any]]) -> list[str]:
-    if not stopped:
+def _stopped(about: dict[str, Any]) -> list[str]:
+    if not about["stopped"]:
         return []
-    lines = ["Not measured, since the two numbers of calls before had missed the objective clearly:", ""]
-    return lines + [
-        f"- `{s['system']}`, round {s['round'] + 1}: {', '.join(map(str, s['not_measured']))} calls" for s in stopped
+    lines = [
+        "Not measured, since at two numbers of calls in a row first speech (p95) came later than "
+        f"{about['stop_ms']:g} ms, or more than a tenth of the replies had gaps or failed:",
+        "",
     ]
-
-
-def _bound(bound_ms: float, objective_ms: float) -> str:
-    return f"**{bound_ms / 1e3:g} s**" if bound_ms == objective_ms else f"{bound_ms / 1e3:g} s"
-
-
-def _three(summary: dict[str, Any], name: str) -> str:
-    return " / ".join(_number(summary[f"{name}_p{percent}"]) for percent in (50, 95, 99))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
+    return lines + [
+        f"- `{s['system']}`, round {s['round'] + 1}: {', '.join(map(str, s['not_measured']))} calls"
+        for s in about["stopped"]
+    ]
 
 
 def main() -> None:
@@ -152,7 +113,8 @@ def main() -> None:
     from .plot import write_plot
 
     write_docs()
-    write_plot(RESULTS, DOCS / PICTURE)
+    if RESULTS.exists():
+        write_plot(RESULTS, DOCS / PICTURE)
 
 
 if __name__ == "__main__":

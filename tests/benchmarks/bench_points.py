@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.bench.results import Point
+from benchmarks.bench.points import Point
 
 
 def point(system: str = "ours", calls: int = 2, round_: int = 0, **fields: Any) -> Point:
@@ -36,12 +36,16 @@ def late(ms: float, **fields: Any) -> Point:
 
 ABOUT: dict[str, Any] = {
     "machine": {"cpu": "Z80", "cores": 2, "model": "tiny.gguf", "llama_cpp_python": "0.3.36", "threads": 2},
-    "date": "2026-01-31",
-    "command": "python -m benchmarks.bench",
+    "commands": ["python -m benchmarks.bench"],
     "objective_ms": 1000.0,
+    "stop_ms": 4000.0,
     "point_s": 100.0,
     "rounds": 2,
+    "calls": [2, 4],
+    "context_tokens": 2048,
+    "full": False,
     "systems": {"ours": "our own", "peer": "the other"},
+    "peers": ["peer"],
     "workload": {
         "system_tokens": 170,
         "own_opening_tokens": {"least": 310, "most": 330},
