@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from voice_llm.backend.llama import LlamaBackend, LlamaModel, tuning
+from voice_llm.backend.llama.trial import turn_ms
 from voice_llm.config.engine import EngineConfig
 
 from .support import engine_config
@@ -25,10 +26,10 @@ class Trials:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cost: Cost = lambda _: 10.0
         self.tried: list[EngineConfig] = []
-        monkeypatch.setattr(tuning, "_trial_ms", self._trial_ms)
+        monkeypatch.setattr(tuning, "turn_ms", self._turn_ms)
         monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
 
-    def _trial_ms(self, _model: LlamaModel, config: EngineConfig) -> float:
+    def _turn_ms(self, _model: LlamaModel, config: EngineConfig) -> float:
         self.tried.append(config)
         return self.cost(config)
 
@@ -101,6 +102,32 @@ def test_another_question_is_measured_on_its_own(model: LlamaModel, trials: Tria
     assert tuning.settle(model, AUTO, file=file) == first
 
 
+@pytest.mark.parametrize("load", [{"sequences": 32}, {"context_per_call": 256}])
+def test_another_load_is_measured_on_its_own(
+    model: LlamaModel, trials: Trials, file: Path, load: dict[str, int]
+) -> None:
+    trials.cost = lambda c: 5.0 if (c.sequences <= 8) == (c.kv_layout == "unified") else 10.0
+    assert tuning.settle(model, AUTO.replace(sequences=4), file=file).kv_layout == "unified"
+    tried = len(trials.tried)
+    tuning.settle(model, AUTO.replace(**{"sequences": 4, **load}), file=file)
+    assert {name: getattr(trials.tried[-1], name) for name in load} == load
+    assert len(trials.tried) > tried
+
+
+def test_room_beyond_a_call_of_usual_length_is_no_other_load(model: LlamaModel, trials: Trials, file: Path) -> None:
+    tuning.settle(model, AUTO, file=file)
+    tried = len(trials.tried)
+    tuning.settle(model, AUTO.replace(context_per_call=4096), file=file)
+    assert len(trials.tried) == tried
+
+
+def test_a_first_guess_that_was_only_disturbed_stays(model: LlamaModel, trials: Trials, file: Path) -> None:
+    # The first trial ran beside something else.
+    trials.cost = lambda _: 100.0 if len(trials.tried) == 1 else 10.0
+    settled = tuning.settle(model, AUTO, file=file)
+    assert (settled.flash_attention, settled.kv_layout, settled.threads) == ("off", "split", 8)
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", '"text"', b"\xff\xfe", "KEYED 5", "KEYED {}", 'KEYED {"threads": -1}']
 )
@@ -132,14 +159,14 @@ def test_a_file_that_cannot_be_written_only_costs_the_memory(model: LlamaModel, 
 @pytest.mark.parametrize("sizes", [{}, {"context_per_call": 64, "batch_tokens": 16, "micro_batch_tokens": 16}])
 def test_a_real_trial_takes_time_whatever_the_sizes(model: LlamaModel, sizes: dict[str, int]) -> None:
     config = engine_config(sequences=2).replace(**sizes)
-    assert 0 < tuning._trial_ms(model, config) < float("inf")
+    assert 0 < turn_ms(model, config) < float("inf")
 
 
 def test_a_configuration_that_does_not_run_is_infinitely_slow(
     model: LlamaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voice_llm.backend.llama.context.api.llama_init_from_model", lambda *_: None)
-    assert tuning._trial_ms(model, engine_config()) == float("inf")
+    assert turn_ms(model, engine_config()) == float("inf")
 
 
 def test_what_is_settled_can_be_loaded(model: LlamaModel, trials: Trials, file: Path) -> None:
