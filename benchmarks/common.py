@@ -66,6 +66,7 @@ def engine_config(**overrides: Any) -> EngineConfig:
         "flash_attention": "off",
         "kv_layout": "split",
         "context_per_call": 1024,
+        "admission": "limit",
     }
     return EngineConfig(**{**fixed, **overrides})
 

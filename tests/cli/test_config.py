@@ -98,6 +98,12 @@ def test_model_may_come_from_a_flag_or_a_variable(monkeypatch: pytest.MonkeyPatc
     assert (found["value"], found["origin"]) == ("/srv/b.gguf", "flag")
 
 
+def test_admission_has_a_flag() -> None:
+    found = rows("--admission", "limit")["engine.admission"]
+    assert (found["value"], found["origin"]) == ("limit", "flag")
+    assert rows()["engine.admission"]["value"] == "forecast"
+
+
 def test_batch_that_a_variable_raised_is_credited_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{PREFIX}PHYSICAL_BATCH_SIZE", "1024")
     found = rows()["engine.batch_tokens"]

@@ -34,6 +34,7 @@ def test_defaults_are_eight_calls_of_8192_tokens() -> None:
         ("micro_batch_tokens", 513, "at most batch_tokens (512)"),
         ("gpu_layers", -2, "from -1"),
         ("flash_attention", True, "one of 'auto', 'on', 'off'"),
+        ("admission", "open", "one of 'forecast', 'limit'"),
         ("kv_layout", "both", "one of 'auto', 'split', 'unified'"),
         ("kv_type", "q4_0", "one of 'f16', 'q8_0'"),
         ("swa_full", 1, "true or false"),

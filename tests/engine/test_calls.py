@@ -6,7 +6,7 @@ import pytest
 
 from voice_llm.backend import BatchEntry, SavedState
 from voice_llm.config.engine import EngineConfig
-from voice_llm.engine import BatcherCounters, IsolationKey, LiveCall, PrefixStore, Request, RequestKind
+from voice_llm.engine import BatcherCounters, CostModel, IsolationKey, LiveCall, PrefixStore, Request, RequestKind
 from voice_llm.engine.calls import CallTable
 from voice_llm.errors import AtCapacityError, BackendError, EngineError, WrongStateError
 from voice_llm.testing import FakeBackend, FakeState
@@ -40,12 +40,16 @@ class Table:
         self.prefixes = PrefixStore(2**20)
         self.counters = BatcherCounters()
         config = EngineConfig(parked_bytes=parked_bytes)
-        self.calls = CallTable(self.backend, config, self.prefixes, self.counters, max_calls=max_calls)
+        self.calls = CallTable(self.backend, config, self.prefixes, self.counters, CostModel(), max_calls=max_calls)
         self._now_s = 0.0
 
     def open(self, name: str, key: IsolationKey = ACME, *, one_shot: bool = False) -> LiveCall:
         self._now_s += 1
         return self.calls.open(name, key, self._now_s, one_shot=one_shot)
+
+    def close(self, call: LiveCall) -> None:
+        self._now_s += 1
+        self.calls.close(call, self._now_s)
 
     def cached(self, call: LiveCall, prompt: list[int], *, needs_logits: bool = True) -> int:
         return self.calls.reuse(call, prompt, needs_logits=needs_logits)
@@ -91,7 +95,7 @@ def test_one_shots_take_no_calls_place_and_are_bounded_themselves() -> None:
     with pytest.raises(AtCapacityError, match="all 2 calls"):
         table.open("call-2")
     for call in (shots[0], shots[0], calls[0]):
-        table.calls.close(call)
+        table.close(call)
     assert table.calls.open_calls == 1
     table.open("shot-2", one_shot=True)
     table.open("call-2")
@@ -118,16 +122,16 @@ def test_call_ids_are_unique_within_a_tenant_only() -> None:
     table.open("a", RIVAL)
     with pytest.raises(WrongStateError, match="already open"):
         table.open("a")
-    table.calls.close(first)
+    table.close(first)
     table.open("a")
 
 
 def test_late_second_close_does_not_end_a_newer_call_of_the_same_name() -> None:
     table = Table()
     old = table.open("a")
-    table.calls.close(old)
+    table.close(old)
     new = table.open("a")
-    table.calls.close(old)
+    table.close(old)
     assert list(table.calls) == [new]
 
 
@@ -135,7 +139,7 @@ def test_close_empties_the_sequence_and_frees_it() -> None:
     table = Table()
     call = table.open("a")
     table.prefill(call, PROMPT)
-    table.calls.close(call)
+    table.close(call)
     assert table.calls.pool.free == 2
     assert table.backend.seq_length(0) == 0
     assert call.closed
@@ -200,7 +204,7 @@ def test_parked_state_goes_with_its_call() -> None:
     a, b = table.open("a"), table.open("b")
     table.prefill(a, PROMPT)
     table.prefill(b, [9])
-    table.calls.close(a)
+    table.close(a)
     assert table.calls.parked_bytes == 0
     table.check()
 

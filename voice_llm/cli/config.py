@@ -16,6 +16,7 @@ from ..config import Settings
 from ..config.overview import Overview, Setting
 from .options import (
     DEFAULT_PROFILE,
+    AdmissionOption,
     CallsOption,
     ContextOption,
     EngineOptions,
@@ -51,6 +52,7 @@ def config(
     threads: ThreadsOption = None,
     gpu_layers: GpuLayersOption = None,
     kv: KvOption = None,
+    admission: AdmissionOption = None,
     host: HostOption = None,
     http_port: HttpPortOption = None,
     grpc_port: GrpcPortOption = None,
@@ -63,7 +65,12 @@ def config(
     Takes the flags of serve, and refuses what serve would refuse.
     """
     options = EngineOptions(
-        calls=calls, context_per_call=context_per_call, threads=threads, gpu_layers=gpu_layers, kv=kv
+        calls=calls,
+        context_per_call=context_per_call,
+        threads=threads,
+        gpu_layers=gpu_layers,
+        kv=kv,
+        admission=admission,
     )
     server_flags = {
         "host": host,

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from ..config import Profile, Settings
-from ..config.engine import KVLayout
+from ..config.engine import AdmissionRule, KVLayout
 from ..errors import ConfigError
 from ..runtime import Engine
 
 __all__ = [
+    "AdmissionOption",
     "CallsOption",
     "ContextOption",
     "EngineOptions",
@@ -59,6 +60,13 @@ KvOption = Annotated[
     KVLayout | None,
     typer.Option(help="KV cache split by call or unified; auto measures once.", rich_help_panel=_MODEL),
 ]
+AdmissionOption = Annotated[
+    AdmissionRule | None,
+    typer.Option(
+        help="Refuse calls that would make first words late for everyone (forecast, the default), or by --calls only.",
+        rich_help_panel=_MODEL,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text for people.")]
 
 
@@ -73,6 +81,7 @@ class EngineOptions:
     threads: str | None = None
     gpu_layers: int | None = None
     kv: KVLayout | None = None
+    admission: AdmissionRule | None = None
 
     @asynccontextmanager
     async def engine(self, *, quiet: bool) -> AsyncIterator[Engine]:
@@ -130,6 +139,7 @@ class EngineOptions:
             "threads_batch": _threads(self.threads),
             "gpu_layers": self.gpu_layers,
             "kv_layout": self.kv,
+            "admission": self.admission,
         }
 
 

@@ -22,6 +22,7 @@ from ..servers.supervisor import ENGINE_DIED, SUPERVISED, Supervisor, this_comma
 from .exit_codes import ExitCode, exit_code_of
 from .options import (
     DEFAULT_PROFILE,
+    AdmissionOption,
     CallsOption,
     ContextOption,
     EngineOptions,
@@ -74,6 +75,7 @@ def serve(
     threads: ThreadsOption = None,
     gpu_layers: GpuLayersOption = None,
     kv: KvOption = None,
+    admission: AdmissionOption = None,
     host: HostOption = None,
     http_port: HttpPortOption = None,
     grpc_port: GrpcPortOption = None,
@@ -121,6 +123,7 @@ def serve(
         threads=threads,
         gpu_layers=gpu_layers,
         kv=kv,
+        admission=admission,
     )
     served = _bounded(options.settled_profile(), config)  # what is wrong with it is said before anything is started
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it prints a line for each client when it stops

@@ -8,8 +8,9 @@ from typing import Any, Final, Literal, Self, get_args
 
 from ..errors import ConfigError
 
-__all__ = ["MAX_SEQUENCES", "EngineConfig", "FlashAttention", "KVLayout", "KVType"]
+__all__ = ["MAX_SEQUENCES", "AdmissionRule", "EngineConfig", "FlashAttention", "KVLayout", "KVType"]
 
+AdmissionRule = Literal["forecast", "limit"]
 FlashAttention = Literal["auto", "on", "off"]
 KVLayout = Literal["auto", "split", "unified"]
 KVType = Literal["f16", "q8_0"]
@@ -40,6 +41,8 @@ class EngineConfig:
         use_mmap: Map the model file into memory instead of reading it.
         max_step_ms: Longest step that the scheduler plans; bounds how late a cancel or a new turn is seen.
         max_ahead_s: How much speech a caller may have in store before nothing more of a paced reply is decoded.
+        admission: "forecast" refuses a call with which first words would be late for everyone, by what the open ones
+            bring, besides one more than there are places for; "limit" counts places only.
         saved_state_bytes: Host memory for the saved states of shared prefixes.
         parked_bytes: Host memory for the saved states of idle calls.
 
@@ -62,6 +65,7 @@ class EngineConfig:
     use_mmap: bool = True
     max_step_ms: float = 100.0
     max_ahead_s: float = 20.0
+    admission: AdmissionRule = "forecast"
     saved_state_bytes: int = 256 * _MIB
     parked_bytes: int = 256 * _MIB
 
@@ -108,6 +112,7 @@ _WHOLE_NUMBERS: Final[dict[str, tuple[int, int]]] = {
 }
 _MAY_BE_AUTO: Final = frozenset({"threads", "threads_batch", "micro_batch_tokens"})
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "admission": get_args(AdmissionRule),
     "flash_attention": get_args(FlashAttention),
     "kv_layout": get_args(KVLayout),
     "kv_type": get_args(KVType),

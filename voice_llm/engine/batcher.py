@@ -71,7 +71,9 @@ class DynamicBatcher:
         self.cost = CostModel()
         self._book = StepBook(self.cost, self._observer, split_kv=info.split_kv)
         self.prefixes = PrefixStore(config.saved_state_bytes)
-        self.calls = CallTable(backend, config, self.prefixes, self.counters, max_calls=max_calls or info.sequences)
+        self.calls = CallTable(
+            backend, config, self.prefixes, self.counters, self.cost, max_calls=max_calls or info.sequences
+        )
         self._max_copy_ms = config.max_step_ms / 4
         self._placement = Placement(backend, self.calls.pool, self.cost, self.counters, max_ms=config.max_step_ms)
         self._scheduler = Scheduler(
@@ -118,7 +120,7 @@ class DynamicBatcher:
         """End a call: its request is cancelled, its sequence and parked state are freed; once more is harmless."""
         if call.request is not None:
             self.cancel(call.request)
-        self.calls.close(call)
+        self.calls.close(call, self._clock())
 
     def submit(self, request: Request) -> None:
         """Queue a turn or a prefill. A prefill that still runs for the same call gives way.
@@ -150,6 +152,7 @@ class DynamicBatcher:
             self.cancel(call.request)
         call.request = request
         self._queued.append(request)
+        self.calls.load.submitted(request)
 
     def cancel(
         self, request: Request, reason: FinishReason = FinishReason.CANCELLED, *, asked_s: float | None = None
@@ -178,7 +181,9 @@ class DynamicBatcher:
             self._wake_s = min(self._wake_s, started_s + _LOOK_AGAIN_S)
         if step.entries:
             self._run(step)
-        took_ms = (self._clock() - started_s) * 1e3
+        ended_s = self._clock()
+        took_ms = (ended_s - started_s) * 1e3
+        self.calls.load.stepped(step.entries, step.requests, took_ms, ended_s)
         self._book.step_over(step.entries, took_ms, decoded=bool(step.plan.decode), copies_ms=copies_ms)
         out, self._out = self._out, []
         return out

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from statistics import median_low
 from typing import Final
 
 from ..backend.base import Backend, SavedState
 from ..config.engine import EngineConfig
 from ..errors import AtCapacityError, BackendError, EngineError, WrongStateError
+from .admission import Admission
+from .cost import CostModel
 from .counters import BatcherCounters
+from .load import CallLoad
 from .pool import ContextPool, KVSequence
 from .prefix import IsolationKey, PrefixStore, common_prefix_length
 from .request import LiveCall, Request
@@ -24,6 +28,8 @@ _MIN_RESTORE_TOKENS: Final = 8
 _SOFT_CALLS_PER_CALL: Final = 8
 # A turn decodes at least so much of its prompt: one token for fresh logits, and not a lone one (see ``scheduler``).
 _FRESH_TOKENS: Final = 2
+# So many prompts that are not computed yet are a queue.
+_LEAST_QUEUE: Final = 3
 
 
 class CallTable:
@@ -33,8 +39,13 @@ class CallTable:
         backend: Holds the KV.
         config: Bounds of host memory.
         prefixes: Saved states of shared prefixes.
-        counters: Counts restores and parkings.
+        counters: Counts restores, parkings and refusals.
+        cost: Predicts what prompts take.
         max_calls: Most open calls, and most one-shot inferences beside them.
+
+    Attributes:
+        load: Measures what the open calls bring; told of their work by the batcher.
+        admission: Decides by it whether one more may be opened.
     """
 
     def __init__(
@@ -43,17 +54,21 @@ class CallTable:
         config: EngineConfig,
         prefixes: PrefixStore,
         counters: BatcherCounters,
+        cost: CostModel,
         *,
         max_calls: int,
     ) -> None:
         self._backend = backend
         self._prefixes = prefixes
         self._counters = counters
+        self._cost = cost
         self._max_calls = max_calls
         self._parked_bytes_limit = config.parked_bytes
         self._calls: dict[tuple[str | None, str], LiveCall] = {}
         self._one_shots = 0
         self.pool = ContextPool(backend.info.sequences)
+        self.load = CallLoad()
+        self.admission = Admission(self.load, config.admission)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -83,16 +98,20 @@ class CallTable:
         name = (key.tenant, call_id)
         if name in self._calls:
             raise WrongStateError(f"a call {call_id!r} of this tenant is already open")
+        held = not one_shot and not soft
         if one_shot and self._one_shots >= self._max_calls:
-            raise AtCapacityError(f"{self._max_calls} one-shot inferences are open already; wait for one of them")
+            raise self._full(f"{self._max_calls} one-shot inferences are open already; wait for one of them")
         if soft and sum(call.soft for call in self) >= self._max_calls * _SOFT_CALLS_PER_CALL:
-            raise AtCapacityError("too many calls without an end are kept; drop the one that was quiet for longest")
-        if not one_shot and not soft:
+            raise self._full("too many calls without an end are kept; drop the one that was quiet for longest")
+        if held:
             self.check_room()
+            self._check_forecast(now_s)
         # The opening of a one-shot is no other call's, so it is not offered to the prefix store.
         call = LiveCall(call_id, key, last_active_s=now_s, seeded=one_shot, one_shot=one_shot, soft=soft)
         self._calls[name] = call
         self._one_shots += one_shot
+        if held:
+            self.load.opened(call, now_s)
         return call
 
     def check_room(self) -> None:
@@ -102,12 +121,36 @@ class CallTable:
             AtCapacityError: All places are taken.
         """
         if self.open_calls >= self._max_calls:
-            raise AtCapacityError(
+            raise self._full(
                 f"all {self._max_calls} calls are taken; close one, or raise the number of sequences (--calls)"
             )
 
-    def close(self, call: LiveCall) -> None:
+    def _pending_s(self) -> float:
+        """Return what the prompts of turns and of calls that have just been opened will take.
+
+        Each counts like the middle one, since a long prompt does not hold up short ones; one or two are no queue.
+        """
+        requests = [call.request for call in self if call.in_turn or self.load.is_opening(call)]
+        ms = [
+            self._cost.prefill_ms(r.remaining_tokens, r.computed_tokens) for r in requests if r and r.remaining_tokens
+        ]
+        return len(ms) * median_low(ms) / 1e3 if len(ms) >= _LEAST_QUEUE else 0.0
+
+    def _full(self, message: str) -> AtCapacityError:
+        self._counters.refused_by_limit += 1
+        return AtCapacityError(message)
+
+    def _check_forecast(self, now_s: float) -> None:
+        try:
+            self.admission.check(now_s, pending_s=self._pending_s())
+        except AtCapacityError:
+            self._counters.refused_by_forecast += 1
+            raise
+
+    def close(self, call: LiveCall, now_s: float) -> None:
         """Free what the call holds; once more is harmless."""
+        self.admission.note_held(now_s)
+        self.load.closed(call, now_s)
         call.closed = True
         call.parked = None
         if call.sequence is not None:

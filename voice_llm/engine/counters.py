@@ -68,6 +68,8 @@ class BatcherCounters:
         rehomed: Sequences moved beside the talkers.
         restored_tokens: Prompt tokens that came from a saved state.
         parked: Times that a call was moved to host memory.
+        refused_by_limit: Calls, turns of soft calls and one-shots that found no place.
+        refused_by_forecast: Calls with which everyone's targets would not have held.
     """
 
     decode_steps: int = 0
@@ -87,6 +89,8 @@ class BatcherCounters:
     rehomed: int = 0
     restored_tokens: int = 0
     parked: int = 0
+    refused_by_limit: int = 0
+    refused_by_forecast: int = 0
 
     @property
     def planning_ms(self) -> float:

@@ -34,6 +34,11 @@ class Speech:
         """Whether the caller hears something already."""
         return bool(self._chunks)
 
+    @property
+    def total_s(self) -> float:
+        """How long all that was handed on takes to play."""
+        return sum(self._chunks) / self._chars_per_s
+
     def sent(self, text: str, now_s: float) -> None:
         """Note a chunk that was handed on."""
         starts_s = max(self._ends_s, now_s) if self._chunks else now_s

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..backend import BackendCounters
 from ..engine import BatcherCounters
+from ..engine.admission import Forecast
 
 __all__ = ["EngineStats", "Health"]
 
@@ -41,6 +42,7 @@ class EngineStats:
         kv_tokens: Tokens in them.
         decode_error: How far off the cost model is for single-token steps: moving mean of |predicted - real| / real.
         prefill_error: The same for prefills.
+        forecast: How it would be with one more call; None where too little was seen to say.
     """
 
     batcher: BatcherCounters
@@ -52,3 +54,4 @@ class EngineStats:
     kv_tokens: int
     decode_error: float
     prefill_error: float
+    forecast: Forecast | None = None

@@ -45,6 +45,17 @@ class Reading:
         yield "voice_llm_kv_tokens", "KV cells in use: tokens in the sequences that calls hold.", stats.kv_tokens
         yield "voice_llm_parked_bytes", "Host memory of parked calls.", stats.parked_bytes
         yield "voice_llm_prefix_bytes", "Host memory of saved prefixes.", stats.prefix_bytes
+        if stats.forecast is not None:
+            yield (
+                "voice_llm_forecast_utilisation",
+                "Share of the time that the machine would have work with one more call.",
+                stats.forecast.utilisation,
+            )
+            yield (
+                "voice_llm_forecast_first_words_seconds",
+                "Mean time to a turn's first words with one more call.",
+                stats.forecast.first_words_s,
+            )
         yield "llm_active_contexts", "KV sequences that calls hold.", stats.held_sequences
 
     def counters(self) -> Iterator[tuple[str, str, float]]:
@@ -60,7 +71,7 @@ class Reading:
         yield "voice_llm_micro_batches", "Micro-batches that those steps were made of.", done.decode_micro_batches
 
     def labelled(self) -> Iterator[Metric]:
-        """Yield what has several values: where the time went, and how far off the cost model is."""
+        """Yield what has several values: where the time went, how far off the cost model is, and who was refused."""
         if self.stats is None:
             return
         busy = CounterMetricFamily(
@@ -75,6 +86,12 @@ class Reading:
         for kind, value in (("decode", self.stats.decode_error), ("prefill", self.stats.prefill_error)):
             error.add_metric((kind,), value)
         yield error
+        refused = CounterMetricFamily(
+            "voice_llm_engine_refusals", "Calls, and turns of soft ones, that the engine refused.", labels=("reason",)
+        )
+        refused.add_metric(("limit",), self.stats.batcher.refused_by_limit)
+        refused.add_metric(("forecast",), self.stats.batcher.refused_by_forecast)
+        yield refused
 
 
 def _busy_ms(done: BatcherCounters) -> dict[str, float]:
