@@ -32,7 +32,7 @@ def refusal(path: Path) -> ConfigError:
 def test_minimal_profile_gets_every_default(tmp_path: Path) -> None:
     profile = Profile.load(write(tmp_path))
     assert (profile.engine.sequences, profile.sampling.max_tokens) == (8, 256)
-    assert profile.speaking_rate_chars_per_s == 15
+    assert profile.speaking_rate_of(profile.language) == 17
     assert (profile.language, profile.chat_template) == ("en", None)
 
 
@@ -45,6 +45,30 @@ def test_rag_template_speaks_the_profiles_language_unless_it_is_given(tmp_path: 
     assert "{{rag_context}}" in template
     given = "{{rag_context}}\n\n{{user_prompt}}?"
     assert Profile.load(write(tmp_path, language=language, rag_prompt=given)).rag_template == given
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        (12, {"en": 12, "tr-TR": 12, "fi": 12}),
+        ({"default": 16, "tr": 13}, {"en": 16, "tr": 13, "TR_tr": 13, "fi-FI": 16}),
+        ({"default": 16}, {"tr": 16}),
+    ],
+    ids=str,
+)
+def test_speaking_rate_is_one_number_or_one_for_each_language(
+    tmp_path: Path, rates: object, expected: dict[str, float]
+) -> None:
+    profile = Profile.load(write(tmp_path, speaking_rate_chars_per_s=rates))
+    assert {language: profile.speaking_rate_of(language) for language in expected} == expected
+    again = tmp_path / "again.json"
+    again.write_text(profile.model_dump_json(), encoding="utf-8")
+    assert Profile.load(again).speaking_rate_chars_per_s == rates
+
+
+def test_turkish_is_slower_by_default_since_its_letters_take_longer(tmp_path: Path) -> None:
+    profile = Profile.load(write(tmp_path))
+    assert profile.speaking_rate_of("tr") < profile.speaking_rate_of("en") == profile.speaking_rate_of("fi")
 
 
 def test_sections_override_defaults_and_leave_the_rest(tmp_path: Path) -> None:
@@ -83,8 +107,21 @@ def test_home_and_absolute_model_paths_are_kept(tmp_path: Path, monkeypatch: pyt
         ({"engine": {"sequences": 0}}, "engine.sequences", "allowed is a whole number from 1 to 256"),
         ({"engine": []}, "engine", "must be an object"),
         ({"sampling": {"temperature": 11}}, "sampling.temperature", "between 0 and 10"),
-        ({"speaking_rate_chars_per_s": "800"}, "speaking_rate_chars_per_s", "is '800'; it should be a valid number"),
-        ({"speaking_rate_chars_per_s": 0}, "speaking_rate_chars_per_s", "it should be greater than 0"),
+        ({"speaking_rate_chars_per_s": "800"}, "speaking_rate_chars_per_s", "is '800'; it should be a number"),
+        ({"speaking_rate_chars_per_s": 0}, "speaking_rate_chars_per_s", "is 0; it should be a number greater than 0"),
+        ({"speaking_rate_chars_per_s": True}, "speaking_rate_chars_per_s", "is True; it should be a number"),
+        ({"speaking_rate_chars_per_s": [15]}, "speaking_rate_chars_per_s", "is [15]; it should be a number"),
+        ({"speaking_rate_chars_per_s": {"tr": 14}}, "speaking_rate_chars_per_s.default", "is missing"),
+        (
+            {"speaking_rate_chars_per_s": {"default": 15, "tr": 1001}},
+            "speaking_rate_chars_per_s.tr",
+            "is 1001; it should be a number greater than 0 and at most 1000",
+        ),
+        (
+            {"speaking_rate_chars_per_s": {"default": 15, "turkish": 14}},
+            "speaking_rate_chars_per_s.turkish",
+            "write its two or three letters",
+        ),
         ({"language": "English"}, "language", "is 'English'; it should match"),
         ({"name": "../x"}, "name", "is '../x'; it should match"),
         ({"rag_prompt": "{{rag_context}} {{user_promt}}"}, "rag_prompt", "{{user_prompt}} is missing"),

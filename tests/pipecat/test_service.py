@@ -27,11 +27,13 @@ from pipecat.pipeline.worker import PipelineParams
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.tests.utils import SleepFrame, run_test
+from pipecat.transcriptions.language import Language
 from pipecat.utils.errors import ErrorCategory
 
 from tests.runtime.helpers import GatedBackend, idle, running
 from voice_llm.errors import EngineDeadError
 from voice_llm.pipecat import VoiceLLMService
+from voice_llm.pipecat.settings import VoiceLLMSettings
 from voice_llm.runtime import Engine
 from voice_llm.testing import FakeBackend
 
@@ -145,6 +147,31 @@ async def test_settings_change_live_from_the_next_turn_on() -> None:
     text = "".join(f.text for f in down if isinstance(f, LLMTextFrame))
     assert "New rules." in text
     assert "Old rules." not in text
+
+
+async def chunks_in(engine: Engine, settings: VoiceLLMSettings, *frames: Frame) -> list[str]:
+    llm = VoiceLLMService(engine=engine, settings=settings, chunks=True)
+    down, _ = await run_test(llm, frames_to_send=[*frames, LLMContextFrame(context("Hi"))])
+    return [f.text.strip() for f in down if isinstance(f, LLMTextFrame)]
+
+
+async def test_the_language_of_the_settings_says_where_sentences_end_and_changes_live() -> None:
+    turkish, english = ["Odanız 3. Kat'ta olacak.", "Tamam mı?"], ["Odanız 3.", "Kat'ta olacak.", "Tamam mı?"]
+    settings = VoiceLLMService.Settings
+    async with running(FakeBackend(reply=lambda p: " ".join(turkish))) as engine:
+        assert await chunks_in(engine, settings()) == english
+        assert await chunks_in(engine, settings(language=Language.TR_TR)) == turkish
+        to_turkish = LLMUpdateSettingsFrame(delta=settings(language="tr"))
+        assert await chunks_in(engine, settings(), to_turkish) == turkish
+        to_default = LLMUpdateSettingsFrame(delta=settings(language=None))
+        assert await chunks_in(engine, settings(language="tr"), to_default) == english
+
+
+async def test_a_language_that_is_none_is_an_error_that_names_it() -> None:
+    async with running() as engine:
+        llm = VoiceLLMService(engine=engine, settings=VoiceLLMService.Settings(language="Turkish"))
+        _, up = await ask(llm, context("Hello"))
+    assert "language" in errors_of(up)[0].error
 
 
 async def test_the_reply_is_as_long_as_the_settings_allow() -> None:

@@ -32,6 +32,7 @@ CASES: list[tuple[ModuleType, Case]] = [
     (test_service, test_service.test_metrics_say_time_to_first_token_processing_time_and_what_was_cached),
     (test_service, test_service.test_a_full_engine_is_an_error_and_the_call_is_answered_once_there_is_room),
     (test_service, test_service.test_a_one_shot_inference_runs_while_the_call_is_answered),
+    (test_service, test_service.test_the_language_of_the_settings_says_where_sentences_end_and_changes_live),
     (test_tools, test_tools.test_a_tool_is_run_and_its_result_is_spoken),
     (test_tools, test_tools.test_no_tool_runs_from_a_speculative_turn),
 ]

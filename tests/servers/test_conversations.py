@@ -466,7 +466,7 @@ class TestRefused:
         ("start", "error"),
         [
             (Start(profile="other"), NotFoundError),
-            (Start(language="tr"), InvalidRequestError),
+            (Start(language="Turkish"), InvalidRequestError),
             (Start(call_id="a\x00b"), InvalidRequestError),
             (Start(call_id="a" * 129), InvalidRequestError),
             (Start(history=tuple(Message("user", "x") for _ in range(5))), InvalidRequestError),

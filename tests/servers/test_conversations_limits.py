@@ -72,7 +72,7 @@ class TestStart:
             assert spoken(peer.told) == "You said Nerede?. That makes 2."
 
     @pytest.mark.parametrize(
-        "start", [Start(profile="x"), Start(language="de"), Start(params=Params(top_p=2.0))], ids=str
+        "start", [Start(profile="x"), Start(language="German"), Start(params=Params(top_p=2.0))], ids=str
     )
     async def test_call_that_cannot_be_as_asked_is_not_counted_as_one_without_room(self, start: Start) -> None:
         observer = Refusals()

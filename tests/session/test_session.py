@@ -459,6 +459,18 @@ class TestInterrupt:
             await read(turn)
             await self.check_next_prompt(session, engine, heard)
 
+    async def test_the_calls_language_says_how_much_was_heard_by_now(self) -> None:
+        clock = VirtualClock()
+        backend = FakeBackend(sequences=1, reply=lambda _: REPLY)
+        profile = {"speaking_rate_chars_per_s": {"default": 100, "tr": 10}}
+        async with calling(backend, clock=clock, profile=profile, language="tr-TR") as (session, engine):
+            turn = session.turn("Nerede?")
+            await until_chunk(turn)
+            clock.advance(1.5)
+            session.interrupt()
+            await read(turn)
+            await self.check_next_prompt(session, engine, "Elbette, hemen")
+
     async def test_reports_reach_over_several_chunks(self) -> None:
         clock = VirtualClock()
         backend = FakeBackend(sequences=1, reply=lambda _: REPLY)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from . import call_pb2 as voice__llm_dot_v1_dot_call__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19voice_llm/v1/engine.proto\x12\x0cvoice_llm.v1\x1a\x17voice_llm/v1/call.proto\"\x11\n\x0f\x44\x65scribeRequest\"v\n\x10\x44\x65scribeResponse\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12\x12\n\nopen_calls\x18\x03 \x01(\x05\x12\x11\n\tmax_calls\x18\x04 \x01(\x05\x12\x19\n\x11max_command_bytes\x18\x05 \x01(\x05\"\xba\x01\n\x0b\x43\x61llCommand\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.voice_llm.v1.OpenH\x00\x12(\n\x07prefill\x18\x02 \x01(\x0b\x32\x15.voice_llm.v1.PrefillH\x00\x12*\n\x08generate\x18\x03 \x01(\x0b\x32\x16.voice_llm.v1.GenerateH\x00\x12&\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x14.voice_llm.v1.CancelH\x00\x42\t\n\x07\x63ommand\")\n\x04Open\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x10\n\x08one_shot\x18\x02 \x01(\x08\"S\n\x06Prompt\x12\x10\n\x08messages\x18\x01 \x01(\t\x12\x18\n\x0brag_context\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05tools\x18\x03 \x01(\tB\x0e\n\x0c_rag_context\"f\n\x07Prefill\x12\x12\n\nrequest_id\x18\x01 \x01(\x03\x12$\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.voice_llm.v1.Prompt\x12\x12\n\nopen_ended\x18\x03 \x01(\x08\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\"x\n\x08Generate\x12\x12\n\nrequest_id\x18\x01 \x01(\x03\x12$\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.voice_llm.v1.Prompt\x12\x0e\n\x06params\x18\x03 \x01(\t\x12\x13\n\x0btool_choice\x18\x04 \x01(\t\x12\r\n\x05\x61ge_s\x18\x05 \x01(\x01\",\n\x06\x43\x61ncel\x12\x12\n\nrequest_id\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xe9\x02\n\tCallEvent\x12\x12\n\nrequest_id\x18\x01 \x01(\x03\x12&\n\x06opened\x18\x02 \x01(\x0b\x32\x14.voice_llm.v1.OpenedH\x00\x12\x14\n\ntext_delta\x18\x03 \x01(\tH\x00\x12\x35\n\x0esentence_chunk\x18\x04 \x01(\x0b\x32\x1b.voice_llm.v1.SentenceChunkH\x00\x12\x11\n\x07thought\x18\x05 \x01(\tH\x00\x12\x30\n\ttool_call\x18\x06 \x01(\x0b\x32\x1b.voice_llm.v1.RequestedToolH\x00\x12*\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x16.voice_llm.v1.FinishedH\x00\x12,\n\tprefilled\x18\x08 \x01(\x0b\x32\x17.voice_llm.v1.PrefilledH\x00\x12+\n\x05\x65rror\x18\t \x01(\x0b\x32\x1a.voice_llm.v1.RequestErrorH\x00\x42\x07\n\x05\x65vent\")\n\x06Opened\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\";\n\rSentenceChunk\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05\x66inal\x18\x03 \x01(\x08\"F\n\rRequestedTool\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"\xe1\x01\n\x0fOptionalTimings\x12\x15\n\x08queue_ms\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nprefill_ms\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0e\x66irst_token_ms\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0e\x66irst_chunk_ms\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x15\n\x08total_ms\x18\x05 \x01(\x01H\x04\x88\x01\x01\x42\x0b\n\t_queue_msB\r\n\x0b_prefill_msB\x11\n\x0f_first_token_msB\x11\n\x0f_first_chunk_msB\x0b\n\t_total_ms\"u\n\x08\x46inished\x12\x15\n\rfinish_reason\x18\x01 \x01(\t\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.voice_llm.v1.Usage\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.voice_llm.v1.OptionalTimings\"U\n\tPrefilled\x12\"\n\x05usage\x18\x01 \x01(\x0b\x32\x13.voice_llm.v1.Usage\x12\x12\n\nprefill_ms\x18\x02 \x01(\x01\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"\xc6\x01\n\x0cRequestError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\x05param\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rretry_after_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x36\n\x10\x63ontext_too_long\x18\x05 \x01(\x0b\x32\x1c.voice_llm.v1.ContextTooLong\x12\x13\n\x0b\x65ngine_dead\x18\x06 \x01(\x08\x42\x08\n\x06_paramB\x10\n\x0e_retry_after_s\"S\n\x0e\x43ontextTooLong\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x12\n\nmax_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\x05\x32\x9e\x01\n\rEngineService\x12I\n\x08\x44\x65scribe\x12\x1d.voice_llm.v1.DescribeRequest\x1a\x1e.voice_llm.v1.DescribeResponse\x12\x42\n\x08HoldCall\x12\x19.voice_llm.v1.CallCommand\x1a\x17.voice_llm.v1.CallEvent(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19voice_llm/v1/engine.proto\x12\x0cvoice_llm.v1\x1a\x17voice_llm/v1/call.proto\"\x11\n\x0f\x44\x65scribeRequest\"v\n\x10\x44\x65scribeResponse\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x0f\n\x07healthy\x18\x02 \x01(\x08\x12\x12\n\nopen_calls\x18\x03 \x01(\x05\x12\x11\n\tmax_calls\x18\x04 \x01(\x05\x12\x19\n\x11max_command_bytes\x18\x05 \x01(\x05\"\xba\x01\n\x0b\x43\x61llCommand\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.voice_llm.v1.OpenH\x00\x12(\n\x07prefill\x18\x02 \x01(\x0b\x32\x15.voice_llm.v1.PrefillH\x00\x12*\n\x08generate\x18\x03 \x01(\x0b\x32\x16.voice_llm.v1.GenerateH\x00\x12&\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x14.voice_llm.v1.CancelH\x00\x42\t\n\x07\x63ommand\";\n\x04Open\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x10\n\x08one_shot\x18\x02 \x01(\x08\x12\x10\n\x08language\x18\x03 \x01(\t\"S\n\x06Prompt\x12\x10\n\x08messages\x18\x01 \x01(\t\x12\x18\n\x0brag_context\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05tools\x18\x03 \x01(\tB\x0e\n\x0c_rag_context\"f\n\x07Prefill\x12\x12\n\nrequest_id\x18\x01 \x01(\x03\x12$\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.voice_llm.v1.Prompt\x12\x12\n\nopen_ended\x18\x03 \x01(\x08\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\"\x8a\x01\n\x08Generate\x12\x12\n\nrequest_id\x18\x01 \x01(\x03\x12$\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.voice_llm.v1.Prompt\x12\x0e\n\x06params\x18\x03 \x01(\t\x12\x13\n\x0btool_choice\x18\x04 \x01(\t\x12\r\n\x05\x61ge_s\x18\x05 \x01(\x01\x12\x10\n\x08language\x18\x06 \x01(\t\",\n\x06\x43\x61ncel\x12\x12\n\nrequest_id\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xe9\x02\n\tCallEvent\x12\x12\n\nrequest_id\x18\x01 \x01(\x03\x12&\n\x06opened\x18\x02 \x01(\x0b\x32\x14.voice_llm.v1.OpenedH\x00\x12\x14\n\ntext_delta\x18\x03 \x01(\tH\x00\x12\x35\n\x0esentence_chunk\x18\x04 \x01(\x0b\x32\x1b.voice_llm.v1.SentenceChunkH\x00\x12\x11\n\x07thought\x18\x05 \x01(\tH\x00\x12\x30\n\ttool_call\x18\x06 \x01(\x0b\x32\x1b.voice_llm.v1.RequestedToolH\x00\x12*\n\x08\x66inished\x18\x07 \x01(\x0b\x32\x16.voice_llm.v1.FinishedH\x00\x12,\n\tprefilled\x18\x08 \x01(\x0b\x32\x17.voice_llm.v1.PrefilledH\x00\x12+\n\x05\x65rror\x18\t \x01(\x0b\x32\x1a.voice_llm.v1.RequestErrorH\x00\x42\x07\n\x05\x65vent\")\n\x06Opened\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\";\n\rSentenceChunk\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05\x66inal\x18\x03 \x01(\x08\"F\n\rRequestedTool\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"\xe1\x01\n\x0fOptionalTimings\x12\x15\n\x08queue_ms\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nprefill_ms\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0e\x66irst_token_ms\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0e\x66irst_chunk_ms\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x15\n\x08total_ms\x18\x05 \x01(\x01H\x04\x88\x01\x01\x42\x0b\n\t_queue_msB\r\n\x0b_prefill_msB\x11\n\x0f_first_token_msB\x11\n\x0f_first_chunk_msB\x0b\n\t_total_ms\"u\n\x08\x46inished\x12\x15\n\rfinish_reason\x18\x01 \x01(\t\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.voice_llm.v1.Usage\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.voice_llm.v1.OptionalTimings\"U\n\tPrefilled\x12\"\n\x05usage\x18\x01 \x01(\x0b\x32\x13.voice_llm.v1.Usage\x12\x12\n\nprefill_ms\x18\x02 \x01(\x01\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"\xc6\x01\n\x0cRequestError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\x05param\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rretry_after_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x36\n\x10\x63ontext_too_long\x18\x05 \x01(\x0b\x32\x1c.voice_llm.v1.ContextTooLong\x12\x13\n\x0b\x65ngine_dead\x18\x06 \x01(\x08\x42\x08\n\x06_paramB\x10\n\x0e_retry_after_s\"S\n\x0e\x43ontextTooLong\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x12\n\nmax_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\x05\x32\x9e\x01\n\rEngineService\x12I\n\x08\x44\x65scribe\x12\x1d.voice_llm.v1.DescribeRequest\x1a\x1e.voice_llm.v1.DescribeResponse\x12\x42\n\x08HoldCall\x12\x19.voice_llm.v1.CallCommand\x1a\x17.voice_llm.v1.CallEvent(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,33 +39,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLCOMMAND']._serialized_start=208
   _globals['_CALLCOMMAND']._serialized_end=394
   _globals['_OPEN']._serialized_start=396
-  _globals['_OPEN']._serialized_end=437
-  _globals['_PROMPT']._serialized_start=439
-  _globals['_PROMPT']._serialized_end=522
-  _globals['_PREFILL']._serialized_start=524
-  _globals['_PREFILL']._serialized_end=626
-  _globals['_GENERATE']._serialized_start=628
-  _globals['_GENERATE']._serialized_end=748
-  _globals['_CANCEL']._serialized_start=750
-  _globals['_CANCEL']._serialized_end=794
-  _globals['_CALLEVENT']._serialized_start=797
-  _globals['_CALLEVENT']._serialized_end=1158
-  _globals['_OPENED']._serialized_start=1160
-  _globals['_OPENED']._serialized_end=1201
-  _globals['_SENTENCECHUNK']._serialized_start=1203
-  _globals['_SENTENCECHUNK']._serialized_end=1262
-  _globals['_REQUESTEDTOOL']._serialized_start=1264
-  _globals['_REQUESTEDTOOL']._serialized_end=1334
-  _globals['_OPTIONALTIMINGS']._serialized_start=1337
-  _globals['_OPTIONALTIMINGS']._serialized_end=1562
-  _globals['_FINISHED']._serialized_start=1564
-  _globals['_FINISHED']._serialized_end=1681
-  _globals['_PREFILLED']._serialized_start=1683
-  _globals['_PREFILLED']._serialized_end=1768
-  _globals['_REQUESTERROR']._serialized_start=1771
-  _globals['_REQUESTERROR']._serialized_end=1969
-  _globals['_CONTEXTTOOLONG']._serialized_start=1971
-  _globals['_CONTEXTTOOLONG']._serialized_end=2054
-  _globals['_ENGINESERVICE']._serialized_start=2057
-  _globals['_ENGINESERVICE']._serialized_end=2215
+  _globals['_OPEN']._serialized_end=455
+  _globals['_PROMPT']._serialized_start=457
+  _globals['_PROMPT']._serialized_end=540
+  _globals['_PREFILL']._serialized_start=542
+  _globals['_PREFILL']._serialized_end=644
+  _globals['_GENERATE']._serialized_start=647
+  _globals['_GENERATE']._serialized_end=785
+  _globals['_CANCEL']._serialized_start=787
+  _globals['_CANCEL']._serialized_end=831
+  _globals['_CALLEVENT']._serialized_start=834
+  _globals['_CALLEVENT']._serialized_end=1195
+  _globals['_OPENED']._serialized_start=1197
+  _globals['_OPENED']._serialized_end=1238
+  _globals['_SENTENCECHUNK']._serialized_start=1240
+  _globals['_SENTENCECHUNK']._serialized_end=1299
+  _globals['_REQUESTEDTOOL']._serialized_start=1301
+  _globals['_REQUESTEDTOOL']._serialized_end=1371
+  _globals['_OPTIONALTIMINGS']._serialized_start=1374
+  _globals['_OPTIONALTIMINGS']._serialized_end=1599
+  _globals['_FINISHED']._serialized_start=1601
+  _globals['_FINISHED']._serialized_end=1718
+  _globals['_PREFILLED']._serialized_start=1720
+  _globals['_PREFILLED']._serialized_end=1805
+  _globals['_REQUESTERROR']._serialized_start=1808
+  _globals['_REQUESTERROR']._serialized_end=2006
+  _globals['_CONTEXTTOOLONG']._serialized_start=2008
+  _globals['_CONTEXTTOOLONG']._serialized_end=2091
+  _globals['_ENGINESERVICE']._serialized_start=2094
+  _globals['_ENGINESERVICE']._serialized_end=2252
 # @@protoc_insertion_point(module_scope)

@@ -37,12 +37,14 @@ class CallCommand(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., prefill: _Optional[_Union[Prefill, _Mapping]] = ..., generate: _Optional[_Union[Generate, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("call_id", "one_shot")
+    __slots__ = ("call_id", "one_shot", "language")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     ONE_SHOT_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     one_shot: bool
-    def __init__(self, call_id: _Optional[str] = ..., one_shot: _Optional[bool] = ...) -> None: ...
+    language: str
+    def __init__(self, call_id: _Optional[str] = ..., one_shot: _Optional[bool] = ..., language: _Optional[str] = ...) -> None: ...
 
 class Prompt(_message.Message):
     __slots__ = ("messages", "rag_context", "tools")
@@ -67,18 +69,20 @@ class Prefill(_message.Message):
     def __init__(self, request_id: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., open_ended: _Optional[bool] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class Generate(_message.Message):
-    __slots__ = ("request_id", "prompt", "params", "tool_choice", "age_s")
+    __slots__ = ("request_id", "prompt", "params", "tool_choice", "age_s", "language")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     prompt: Prompt
     params: str
     tool_choice: str
     age_s: float
-    def __init__(self, request_id: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., params: _Optional[str] = ..., tool_choice: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
+    language: str
+    def __init__(self, request_id: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ..., params: _Optional[str] = ..., tool_choice: _Optional[str] = ..., age_s: _Optional[float] = ..., language: _Optional[str] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("request_id", "reason")

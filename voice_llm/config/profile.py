@@ -12,7 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ..errors import ConfigError, NotFoundError
 from .engine import EngineConfig
 from .explain import dataclass_from, explain, parse_json_object, unknown
+from .language import primary_language
 from .sampling import SamplingParams
+from .speaking_rate import SPEAKING_RATES, SpeakingRates, speaking_rate_of
 
 __all__ = ["ModelSource", "Profile", "find_profile", "list_profiles", "profile_folder", "profile_schema"]
 
@@ -68,7 +70,7 @@ class Profile(BaseModel):
     system_prompt: str = ""
     """What every call begins with."""
     language: str = Field(default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")
-    """BCP 47 code of the language that is spoken; it decides where sentences end."""
+    """BCP 47 code of the language that is spoken, where a call does not say; it decides where sentences end."""
     rag_prompt: str | None = None
     """User turn of a ``GenerateStream`` request with RAG, its ``{{rag_context}}`` and ``{{user_prompt}}`` filled in."""
     chat_template: str | None = None
@@ -79,8 +81,8 @@ class Profile(BaseModel):
     """How the model is loaded, where a flag or a variable does not say."""
     first_chunk_target_ms: float = Field(default=800.0, gt=0, le=60_000, allow_inf_nan=False)
     """When the first words of a reply should be ready to be spoken, in milliseconds after the caller's turn ended."""
-    speaking_rate_chars_per_s: float = Field(default=15.0, gt=0, le=1000, allow_inf_nan=False)
-    """Characters that the voice speaks in a second: how fast sent text is played."""
+    speaking_rate_chars_per_s: SpeakingRates = SPEAKING_RATES
+    """Characters that the voice speaks in a second: a number, or one for each language and a ``default`` for others."""
 
     @field_validator("rag_prompt")
     @classmethod
@@ -114,8 +116,12 @@ class Profile(BaseModel):
     @property
     def rag_template(self) -> str:
         """``rag_prompt``, or where that is None one in the profile's language: Turkish, else English."""
-        default = _RAG_PROMPT_TURKISH if self.language.partition("-")[0] == "tr" else _RAG_PROMPT
+        default = _RAG_PROMPT_TURKISH if primary_language(self.language) == "tr" else _RAG_PROMPT
         return default if self.rag_prompt is None else self.rag_prompt
+
+    def speaking_rate_of(self, language: str) -> float:
+        """Return how many characters of a language, given by its code, the voice speaks in a second."""
+        return speaking_rate_of(language, self.speaking_rate_chars_per_s)
 
     def _anchored(self, folder: Path) -> Self:
         if self.model.path is None:

@@ -269,6 +269,7 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             rag_context=assert_given(self._settings.rag_context),
             tools=params["tools"],
             tool_choice=params["tool_choice"],
+            language=assert_given(self._settings.language),
         )
         try:
             tool_calls = [tool_call async for tool_call in self._speak(stream)]

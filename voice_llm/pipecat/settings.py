@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipecat.services.settings import LLMSettings
+from pipecat.transcriptions.language import Language
 from pipecat.utils.types import NOT_GIVEN, NotGiven, is_given
 
 from ..config import Profile, SamplingParams
@@ -33,12 +34,15 @@ class VoiceLLMSettings(LLMSettings):
     Fields that are not given are the profile's. ``extra`` takes the other fields of ``SamplingParams``, and wins.
 
     Parameters:
+        language: What the voice speaks, from the next reply on: where sentences end and how fast text is played.
+            None is the profile's. To be said here, since a service does not see the settings of the TTS behind it.
         rag_context: Retrieved text that the replies may draw on, the last block of the system message.
         min_p: Drop tokens below this share of the likeliest one's probability.
         repetition_penalty: Divides the logits of tokens already in the reply.
         stop: Strings that end the reply.
     """
 
+    language: Language | str | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
     rag_context: str | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
     min_p: float | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
     repetition_penalty: float | NotGiven | None = field(default_factory=lambda: NOT_GIVEN)
@@ -51,6 +55,7 @@ def settings_of(profile: Profile) -> VoiceLLMSettings:
     return VoiceLLMSettings(
         model=profile.name,
         system_instruction=None,
+        language=None,
         rag_context=None,
         filter_incomplete_user_turns=False,
         user_turn_completion_config=None,

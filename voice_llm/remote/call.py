@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from .._proto import engine_pb2 as pb
 from ..config import SamplingParams
+from ..config.language import check_language
 from ..engine import Failed
 from ..errors import TooLargeError, VoiceLLMError
 from ..events import Prefilled
@@ -35,11 +36,12 @@ class RemoteCall:
     the last second at most count for a request's place among those of others.
     """
 
-    def __init__(self, engine: RemoteEngine, link: CallLink, *, call_id: str, tenant: str) -> None:
+    def __init__(self, engine: RemoteEngine, link: CallLink, *, call_id: str, tenant: str, language: str) -> None:
         self._engine = engine
         self._link = link
         self._call_id = call_id
         self._tenant = tenant
+        self._language = language
 
     def __repr__(self) -> str:
         return f"<RemoteCall {self._call_id} [{self._engine.endpoint} | tenant: {self._tenant}]>"
@@ -65,6 +67,11 @@ class RemoteCall:
     def tenant(self) -> str:
         """Whose call it is, as the server sees it."""
         return self._tenant
+
+    @property
+    def language(self) -> str:
+        """Code of the language that its replies are in, unless a turn says otherwise."""
+        return self._language
 
     async def prefill(
         self,
@@ -107,6 +114,7 @@ class RemoteCall:
         rag_context: str | None = None,
         tools: Tools = (),
         tool_choice: ToolChoice = "auto",
+        language: str | None = None,
         arrival_s: float | None = None,
         **overrides: Any,
     ) -> ReplyStream:
@@ -117,6 +125,7 @@ class RemoteCall:
             EngineDeadError: The server has gone away, or its engine has died; else as ``Call.generate``.
         """
         settled = (params or self._engine.profile.sampling).replace(**overrides)
+        spoken = "" if language is None else check_language(language)
         self._link.check()
         request_id = self._link.new_id()
         stream = ReplyStream(partial(self._link.cancel, request_id), call=self)
@@ -135,6 +144,7 @@ class RemoteCall:
                     params=params_text(settled),
                     tool_choice=tool_choice_text(tool_choice),
                     age_s=self._age_s(arrival_s),
+                    language=spoken,
                 )
             )
             self._check_size(command)

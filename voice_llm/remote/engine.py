@@ -13,6 +13,7 @@ import grpc
 from .._proto import engine_pb2 as pb
 from .._proto import engine_pb2_grpc as pb_grpc
 from ..config import Profile, TlsFiles
+from ..config.language import check_language
 from ..errors import ConfigError, EngineDeadError, InvalidRequestError, LoadingError
 from ..runtime import Health
 from .call import RemoteCall
@@ -131,13 +132,19 @@ class RemoteEngine:
         return time.monotonic
 
     def open_call(
-        self, *, call_id: str | None = None, tenant: str = _DEFAULT_TENANT, one_shot: bool = False
+        self,
+        *,
+        call_id: str | None = None,
+        tenant: str = _DEFAULT_TENANT,
+        language: str | None = None,
+        one_shot: bool = False,
     ) -> RemoteOpening:
         """Open a call; as ``Engine.open_call``.
 
         Args:
             call_id: The transport's name for it, unique in its tenant; a fresh one by default.
             tenant: Whose call it is; ``"default"`` is the tenant that was named to ``connect``.
+            language: Code of the language that its replies are in; the profile's by default.
             one_shot: Whether it is no call but an inference beside them.
 
         Raises (when awaited):
@@ -149,11 +156,12 @@ class RemoteEngine:
             ForbiddenError: The tenant is another's.
 
         Raises:
-            InvalidRequestError: The tenant is not named.
+            InvalidRequestError: The tenant is not named, or the language is no code of BCP 47.
         """
         if not isinstance(tenant, str) or not tenant:
             raise InvalidRequestError(f"tenant must be a name, not {tenant!r}", param="tenant")
-        return RemoteOpening(self, pb.Open(call_id=call_id or "", one_shot=one_shot), tenant)
+        spoken = "" if language is None else check_language(language)
+        return RemoteOpening(self, pb.Open(call_id=call_id or "", one_shot=one_shot, language=spoken), tenant)
 
     async def health(self) -> Health:
         """Ask the server whether it can serve; one that does not answer cannot."""
@@ -179,7 +187,8 @@ class RemoteEngine:
         opened, reader = await link.open(opening, self._timeout_s)
         self._readers.add(reader)
         reader.add_done_callback(self._readers.discard)
-        return RemoteCall(self, link, call_id=opened.call_id, tenant=opened.tenant)
+        language = opening.language or self._profile.language
+        return RemoteCall(self, link, call_id=opened.call_id, tenant=opened.tenant, language=language)
 
 
 class RemoteOpening:

@@ -26,6 +26,10 @@ class CallFace(Protocol):
     def tenant(self) -> str:
         """Whose call it is."""
 
+    @property
+    def language(self) -> str:
+        """Code of the language that its replies are in, unless a turn says otherwise."""
+
     async def prefill(
         self,
         messages: Messages,
@@ -45,6 +49,7 @@ class CallFace(Protocol):
         rag_context: str | None = None,
         tools: Tools = (),
         tool_choice: ToolChoice = "auto",
+        language: str | None = None,
         arrival_s: float | None = None,
         **overrides: Any,
     ) -> ReplyStream:
@@ -83,7 +88,14 @@ class EngineFace(Protocol):
     def clock(self) -> Callable[[], float]:
         """Monotonic seconds; arrival times are given on this clock."""
 
-    def open_call(self, *, call_id: str | None = None, tenant: str = "default", one_shot: bool = False) -> OpeningFace:
+    def open_call(
+        self,
+        *,
+        call_id: str | None = None,
+        tenant: str = "default",
+        language: str | None = None,
+        one_shot: bool = False,
+    ) -> OpeningFace:
         """Open a call."""
 
     async def close(self) -> None:

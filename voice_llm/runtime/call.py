@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..backend import Tokenizer
 from ..config import SamplingParams, StructuralTags
+from ..config.language import check_language
 from ..engine import Failed, IsolationKey, LiveCall, Request, RequestKind, Speech, TurnWork
 from ..errors import EngineDeadError, EngineError, InvalidRequestError, VoiceLLMError, WrongStateError
 from ..events import Finished, Prefilled, Timings, Usage
@@ -41,9 +42,10 @@ class Call:
     Its client owns the history and sends it whole; only what is new is computed.
     """
 
-    def __init__(self, engine: Engine, live: LiveCall) -> None:
+    def __init__(self, engine: Engine, live: LiveCall, language: str) -> None:
         self._engine = engine
         self._live = live
+        self._language = language
         self._turns: deque[TurnWork] = deque(maxlen=_REMEMBERED_REPLIES)
         self._closed = False
 
@@ -71,6 +73,11 @@ class Call:
     def tenant(self) -> str:
         """Whose call it is."""
         return self._live.key.tenant or ""
+
+    @property
+    def language(self) -> str:
+        """Code of the language that its replies are in, unless a turn says otherwise."""
+        return self._language
 
     async def prefill(
         self,
@@ -139,6 +146,7 @@ class Call:
         rag_context: str | None = None,
         tools: Tools = (),
         tool_choice: ToolChoice = "auto",
+        language: str | None = None,
         arrival_s: float | None = None,
         **overrides: Any,
     ) -> ReplyStream:
@@ -151,6 +159,7 @@ class Call:
             tools: What the reply may ask for, as ``Tool`` or as OpenAI writes them.
             tool_choice: ``"auto"``: words, calls or both, as the model sees fit; ``"none"``: no calls; ``"required"``:
                 at least one; a tool's name: one of that. Every call matches its tool's schema.
+            language: Code of the reply's language; the call's by default.
             arrival_s: When the turn reached our edge, on ``Engine.clock``; now by default. Timings count from it.
             **overrides: Fields of ``SamplingParams`` to change.
 
@@ -159,7 +168,8 @@ class Call:
             asks for tools, and, last, ``Finished``.
 
         Raises:
-            InvalidRequestError: Messages, template, grammar, tools or parameters cannot be used.
+            InvalidRequestError: Messages, template, grammar, tools or parameters cannot be used, or the language is no
+                code of BCP 47.
             ContextTooLongError: Prompt and reply do not fit.
             CallBusyError: A turn is running already.
             WrongStateError: The call is closed.
@@ -167,6 +177,7 @@ class Call:
             AtCapacityError: A soft call's turn finds as many calls as may be.
         """
         settled = (params or self._engine.profile.sampling).replace(**overrides)
+        spoken = self._language if language is None else check_language(language)
         arrival = self._engine.clock() if arrival_s is None else arrival_s
         submission = self._submission()
         stream = ReplyStream(submission.cancel, played=partial(self._played, submission), call=self)
@@ -184,7 +195,9 @@ class Call:
                 sink(Failed(_as_ours(error)))
 
         preparing = self._prepare(
-            lambda: self._turn_request(messages, settled, rag_context, tools, tool_choice, arrival), submission, sink
+            lambda: self._turn_request(messages, settled, rag_context, tools, tool_choice, spoken, arrival),
+            submission,
+            sink,
         )
         preparing.add_done_callback(prepared)
         return stream
@@ -250,6 +263,7 @@ class Call:
         rag_context: str | None,
         tools: Tools,
         tool_choice: ToolChoice,
+        language: str,
         arrival_s: float,
     ) -> Request:
         parsed = parse_messages(messages)
@@ -263,7 +277,7 @@ class Call:
         tokens = self._tokens(parsed, rag_context, tools, params.max_tokens, open_ended=False)
         text = TextPipeline(
             stop=params.stop,
-            language=self._engine.profile.language,
+            language=language,
             # What a grammar has shaped is for a program: a "*" in it is data, not markup.
             speech=params.grammar is None and params.json_schema is None,
             # A call that is forced from the first token on is no part of a thought, even where the prompt opens one.
@@ -274,7 +288,7 @@ class Call:
         speech = None
         if params.pacing == "voice":
             target_s = profile.first_chunk_target_ms / 1e3
-            speech = Speech(chars_per_s=profile.speaking_rate_chars_per_s, target_s=target_s)
+            speech = Speech(chars_per_s=profile.speaking_rate_of(language), target_s=target_s)
         turn = TurnWork(self._engine.backend.new_sampler(params, tags), text, params.max_tokens, speech)
         self._turns.append(turn)
         return Request(self._live, RequestKind.TURN, tokens, arrival_s, turn)
@@ -304,10 +318,11 @@ class Call:
 class Opening:
     """A call about to be opened: awaitable, and an asynchronous context manager that closes it."""
 
-    def __init__(self, engine: Engine, call_id: str, tenant: str, **kind: bool) -> None:
+    def __init__(self, engine: Engine, call_id: str, tenant: str, *, language: str | None = None, **kind: bool) -> None:
         self._engine = engine
         self._call_id = call_id
         self._tenant = tenant
+        self._language = engine.profile.language if language is None else language
         self._kind = kind
         self._call: Call | None = None
 
@@ -332,7 +347,7 @@ class Opening:
             # Opened after its opener gave up: nobody else would ever close it.
             on_late=lambda late: engine._post_nowait(lambda: engine._batcher.close_call(late)),
         )
-        return Call(engine, live)
+        return Call(engine, live, self._language)
 
 
 def _opens_thought(prompt: Sequence[int], tokenizer: Tokenizer) -> bool:

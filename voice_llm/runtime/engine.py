@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from ..backend import Backend
 from ..config import EngineConfig, Profile
+from ..config.language import check_language, primary_language
 from ..engine import CoreEvent, DynamicBatcher, Failed, Request
 from ..engine.calibration import calibrate
 from ..errors import EngineDeadError, InvalidRequestError
@@ -193,6 +194,7 @@ class Engine:
         *,
         call_id: str | None = None,
         tenant: str = "default",
+        language: str | None = None,
         one_shot: bool = False,
         soft: bool = False,
     ) -> Opening:
@@ -201,6 +203,10 @@ class Engine:
         Args:
             call_id: The transport's name for it, unique in its tenant; a fresh one by default.
             tenant: Whose call it is; nothing is shared between tenants but the profile's own system prompt.
+            language: Code of the language that its replies are in, such as ``tr`` or ``en-GB``; by default the
+                profile's. It says where sentences end and how fast they are spoken. It changes no prompt: the headings
+                of retrieved text and tools stay in the profile's language, as the profile's own prompt is, and calls
+                share what is cached, whatever they speak.
             one_shot: Whether it is no call but an inference beside them, such as a summary. It takes no call's place
                 (as many of them may be open as calls) and waits behind callers until a sequence can be had; one that
                 runs is not stopped for them.
@@ -208,16 +214,18 @@ class Engine:
                 can be refused, only while it answers a turn; in between it is the first to be parked.
 
         Raises (when awaited):
-            AtCapacityError: As many calls, or one-shots, are open as may be.
+            AtCapacityError: As many calls, or one-shots, are open as may be, or with one more call first words would be
+                late for everyone (see ``EngineConfig.admission``).
             WrongStateError: The tenant has an open call of that id.
             EngineDeadError: The engine is closed or has died.
 
         Raises:
-            InvalidRequestError: The tenant is not named.
+            InvalidRequestError: The tenant is not named, or the language is no code of BCP 47.
         """
         if not isinstance(tenant, str) or not tenant:
             raise InvalidRequestError(f"tenant must be a name, not {tenant!r}", param="tenant")
-        return Opening(self, call_id or uuid4().hex, tenant, one_shot=one_shot, soft=soft)
+        language = None if language is None else check_language(language)
+        return Opening(self, call_id or uuid4().hex, tenant, language=language, one_shot=one_shot, soft=soft)
 
     def health(self) -> Health:
         """Say whether the engine can serve, at once and from any thread."""
@@ -270,6 +278,7 @@ class Engine:
             sum(len(s.tokens) for s in calls.pool.held),
             self._batcher.cost.decode_error,
             self._batcher.cost.prefill_error,
+            calls.admission.forecast(self._clock()),
         )
 
     async def _run(self, work: Callable[[], T], *, on_late: Callable[[T], None] | None = None) -> T:
@@ -379,5 +388,5 @@ def _formatter(backend: Backend, profile: Profile) -> PromptFormatter:
         # Some templates print the date: the day of the start, since one that changed would cost every call its cache.
         date=datetime.datetime.now(tz=datetime.UTC).date(),
     )
-    headings = TURKISH if profile.language.partition("-")[0] == "tr" else ENGLISH
+    headings = TURKISH if primary_language(profile.language) == "tr" else ENGLISH
     return PromptFormatter(backend, template, bos=info.bos_token if info.add_bos else "", headings=headings)

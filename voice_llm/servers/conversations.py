@@ -160,6 +160,7 @@ class Conversations:
                 params=sampling,
                 tools=start.tools,
                 tool_choice=start.params.tool_choice or "auto",
+                language=start.language or None,
             )
             admission = held.pop_all()
 
@@ -183,10 +184,6 @@ class Conversations:
         profile = engine.profile
         if start.profile and start.profile != profile.name:
             raise NotFoundError(f"the profile {start.profile!r} is not served here; {profile.name!r} is")
-        if start.language and _primary(start.language) != _primary(profile.language):
-            raise InvalidRequestError(
-                f"the profile speaks {profile.language!r}, not {start.language!r}", param="language"
-            )
         if len(start.history) > self._config.max_messages:
             raise InvalidRequestError(
                 f"the history has {len(start.history)} messages, more than {self._config.max_messages}", param="history"
@@ -281,7 +278,3 @@ class _Connection:
             self.outbox.close(error)
         else:
             self._call.fail(error)
-
-
-def _primary(language: str) -> str:
-    return language.replace("_", "-").partition("-")[0].lower()

@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from ..config import SamplingParams
+from ..config.language import check_language
 from ..errors import ContextTooLongError, InvalidRequestError, VoiceLLMError, WrongStateError
 from ..events import FinishReason, Usage
 from ..prompt import Message, Tool, ToolChoice, parse_tool_choice, parse_tools
@@ -40,9 +41,10 @@ class CallSession:
         params: How replies are drawn; the profile's sampling by default.
         tools: What replies may ask for; as ``Call.generate`` takes them.
         tool_choice: Which of them they may or must ask for, as there.
+        language: Code of the language that is spoken; the profile's by default. As ``Engine.open_call`` takes it.
 
     Raises:
-        InvalidRequestError: A tool or the choice cannot be used.
+        InvalidRequestError: A tool or the choice cannot be used, or the language is no code of BCP 47.
 
     Example:
         >>> async with CallSession(engine) as session:
@@ -63,6 +65,7 @@ class CallSession:
         params: SamplingParams | None = None,
         tools: Tools = (),
         tool_choice: ToolChoice = "auto",
+        language: str | None = None,
     ) -> None:
         self.call_id = call_id or uuid4().hex
         self._engine = engine
@@ -72,6 +75,7 @@ class CallSession:
         self._tools: tuple[Tool, ...] = parse_tools(tools)
         parse_tool_choice(tool_choice, self._tools)
         self._tool_choice = tool_choice
+        self._language = engine.profile.language if language is None else check_language(language)
         prompts = (engine.profile.system_prompt.strip(), system_prompt.strip())
         room_tokens = engine.profile.engine.context_per_call
         self._dialogue = Dialogue(History("\n\n".join(p for p in prompts if p), history, room_tokens=room_tokens))
@@ -117,7 +121,7 @@ class CallSession:
         """
         self._state.require(SessionState.NEW)
         arrival_s = self._engine.clock()
-        call = await self._engine.open_call(call_id=self.call_id, tenant=self._tenant)
+        call = await self._engine.open_call(call_id=self.call_id, tenant=self._tenant, language=self._language)
         if self._state is not SessionState.NEW:
             await call.close()
             raise WrongStateError("the call has ended while it was being opened")
@@ -193,7 +197,7 @@ class CallSession:
         elif self._turn is not None:
             self.interrupt()
         self._hints.drop()
-        playback = Playback(self._engine.profile.speaking_rate_chars_per_s, self._engine.clock)
+        playback = Playback(self._engine.profile.speaking_rate_of(self._language), self._engine.clock)
         turn = RunningTurn(request, playback, held=speculative)
         self._generate(turn)
         self._dialogue.begin(turn)

@@ -158,6 +158,7 @@ class HeldCall:
             rag_context=_rag_context(command.prompt),
             tools=await tools_of(command.prompt),
             tool_choice=await tool_choice_of(command.tool_choice),
+            language=command.language or None,
             arrival_s=arrival_s,
         )
 

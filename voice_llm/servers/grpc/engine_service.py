@@ -94,7 +94,10 @@ class EngineService:
             try:
                 engine = admission.enter_context(self._edge.host.admit(identity.tenant))
                 call = await engine.open_call(
-                    call_id=opening.call_id or None, tenant=identity.tenant, one_shot=opening.one_shot
+                    call_id=opening.call_id or None,
+                    tenant=identity.tenant,
+                    language=opening.language or None,
+                    one_shot=opening.one_shot,
                 )
             except (AtCapacityError, DrainingError, LoadingError) as refusal:
                 self._edge.host.observer.call_refused(refusal.code)

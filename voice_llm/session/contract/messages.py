@@ -71,6 +71,7 @@ class Start:
     """Opens the call, or takes a dropped one up again.
 
     Attributes:
+        language: Code of what is spoken, as BCP 47 has it; empty for the profile's.
         resume_token: What ``ready`` gave; empty for a new call.
         last_turn_id: Turn of the last chunk that was received; empty where none was.
         last_index: Index of that chunk.
