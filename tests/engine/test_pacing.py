@@ -148,6 +148,19 @@ def test_replies_that_can_wait_go_on_together_where_nothing_is_urgent() -> None:
     assert ids(floor.step()) == [0, 1, 2, 3]
 
 
+def test_replies_that_can_wait_split_around_a_size_that_is_dear() -> None:
+    floor = Floor()
+    for _ in range(40):
+        for rows in (1, 2, 3, 4, 5, 6):
+            floor.cost.observe_decode(DecodeShape(((rows, 100),)), 6 + 3 * (9 if rows == 5 else rows))
+    floor.requests = [speaking(i, heard_s=10 + i) for i in range(5)]
+    assert ids(floor.step()) == [0, 1, 2, 3], "the one with the most to hear waits"
+    floor.requests = [speaking(i, heard_s=10 + i) for i in range(6)]
+    assert ids(floor.step()) == [0, 1, 2, 3, 4, 5]
+    floor.requests = [speaking(i, heard_s=0.4) for i in range(5)]
+    assert ids(floor.step()) == [0, 1, 2, 3, 4], "nobody waits who is about to fall silent"
+
+
 def test_nothing_is_decoded_further_ahead_than_the_bound_and_it_goes_on_in_time() -> None:
     stage = Stage(max_ahead_s=8.0)
     stage.requests = [speaking(0, heard_s=12)]

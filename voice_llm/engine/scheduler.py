@@ -145,15 +145,28 @@ class Scheduler:
             *sorted(talkers.unspoken, key=_arrival),
             *sorted(talkers.pressing, key=_last_token),
         ]
-        if not rows or not talkers.unspoken:
-            # Tokens are cheaper together, and nobody waits for a first word.
-            rows += talkers.patient
+        if not talkers.unspoken:
+            rows = self._together(rows, talkers.patient, cost)
         elif len(rows) < self._max_batch_tokens:
             rows += self._nearly_free(rows, talkers.patient, cost)
         rows = rows[: self._max_batch_tokens]
         while len(rows) > 1 and self._decode_ms(rows, cost) > self._max_step_ms:
             rows = rows[: max(1, len(rows) * 3 // 4)]
         return tuple(sorted(rows, key=lambda r: r.sequence.id))
+
+    def _together(self, rows: list[Request], patient: list[Request], cost: CostModel) -> list[Request]:
+        """Let those ride along who can wait: tokens are cheaper together, and nobody waits for a first word.
+
+        Some numbers of rows are odd, and dear: then only as many as take the least time each; the others have their
+        turn soon after.
+        """
+        everyone = [*rows, *patient][: self._max_batch_tokens]
+        if len(everyone) == len(rows):
+            return everyone
+        context = max(len(r.sequence.tokens) for r in everyone)
+        best = everyone[: max(len(rows), cost.best_rows(len(everyone), context))]
+        dearer = self._decode_ms(best, cost) * len(everyone) > self._decode_ms(everyone, cost) * len(best)
+        return everyone if dearer else best
 
     def _nearly_free(self, rows: list[Request], patient: list[Request], cost: CostModel) -> list[Request]:
         """Return those of ``patient`` that cost nearly nothing here: they close a gap, or rows are cheap."""
