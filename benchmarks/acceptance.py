@@ -31,6 +31,8 @@ _PROOFS: Final = {
     "beside": "equality.calls_beside_each_other",
     "reuse": "equality.reused_caches",
     "event-loop": "event_loop.eight_bots",
+    "python-share": "python_share.python_share",
+    "barge-in": "barge_in.barge_in",
     "pipecat-text": "pipecat_text.first_text",
     "phone-calls": "phone_calls.voice_to_voice",
     "streaming": "streaming.token_path",

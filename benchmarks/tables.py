@@ -31,6 +31,13 @@ _SHOWN = {
         f"{f['alone']['longest_cpu_ms']:.0f} and {f['alone']['p99_ms']:.0f} ms, "
         f"beside work {f['beside_work']['longest_cpu_ms']:.0f} and {f['beside_work']['p99_ms']:.0f} ms"
     ),
+    "python_share_quiet": lambda f: _python_share(f),
+    "python_share_busy": lambda f: _python_share(f),
+    "barge_in_row": lambda f: (
+        f"{f['steps_p99']:.0f} step; {f['freed_ms']['p50']:.0f} ms p50, {f['freed_ms']['p99']:.0f} ms p99 "
+        f"over {f['barge_ins']} barge-ins, the step was {f['running_step_ms']['p99']:.0f} ms p99"
+    ),
+    "barge_in_reuse": lambda f: f"{f['recomputed_most']} tokens at most over {f['turns']} turns",
     "pipecat_first_text": lambda f: _first_text(f),
     "pipecat_first_text_transcripts": lambda f: _first_text(f),
     "voice_to_voice": lambda f: (
@@ -62,6 +69,11 @@ _STAGES = {
 def _first_text(figures: dict[str, Any]) -> str:
     ours_ms, stock_ms = figures["first_text_p50_ms"], figures["stock_first_text_p50_ms"]
     return f"{figures['ratio']:.2f} ({ours_ms:.0f} ms against {stock_ms:.0f} ms)"
+
+
+def _python_share(figures: dict[str, Any]) -> str:
+    shares = (f"{sampling} {run['share']:.1%} of {run['step_ms']:.0f} ms" for sampling, run in figures.items())
+    return ", ".join(shares)
 
 
 def _token_path(figures: dict[str, Any]) -> str:

@@ -191,6 +191,14 @@ def test_one_shot_s_prompt_waits_for_a_caller_s() -> None:
     assert floor.step().prefill[0].request is asked
 
 
+@pytest.mark.parametrize("heard_s", [None, 0.4])
+def test_hint_waits_as_long_as_somebody_hears_nothing_or_is_about_to(heard_s: float | None) -> None:
+    floor = Floor()
+    needy = unspoken(0) if heard_s is None else speaking(0, heard_s=heard_s)
+    floor.requests = [needy, make(1, prompt=200, hint=True)]
+    assert all(ids(floor.step()) == [0] for _ in range(20))
+
+
 ARRIVALS = st.lists(st.tuples(st.floats(0, 60), st.integers(10, 60), st.integers(1, 64)), min_size=1, max_size=24)
 
 
@@ -217,6 +225,25 @@ def test_long_prompt_and_short_turns_let_each_other_live(arrivals: list[tuple[fl
     work_s = sum(stage.ms_of(r) for r in short) / 1e3
     alone_s = stage.ms_of(opening) / 1e3
     assert stage.first_chunk_s[opening] <= 2 * alone_s + work_s + 1.0
+
+
+HINTS = st.lists(st.tuples(st.floats(0, 60), st.integers(10, 400)), max_size=20)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(ARRIVALS, HINTS)
+def test_early_prefill_makes_no_turn_slower_by_more_than_two_steps(
+    arrivals: list[tuple[float, int, int]], hinted: list[tuple[float, int]]
+) -> None:
+    def first_words(hints: list[Request]) -> list[float]:
+        stage = Stage()
+        turns = [turn(i, prompt=p, reply=reply, arrival_s=at) for i, (at, p, reply) in enumerate(arrivals)]
+        stage.run([*turns, *hints])
+        return [stage.first_chunk_s[t] for t in turns]
+
+    hints = [make(100 + i, prompt=prompt, hint=True, arrival_s=at) for i, (at, prompt) in enumerate(hinted)]
+    for with_hints, without in zip(first_words(hints), first_words([]), strict=True):
+        assert with_hints <= without + 0.2
 
 
 def test_batcher_says_when_a_reply_goes_on_that_is_far_ahead_of_the_ear() -> None:

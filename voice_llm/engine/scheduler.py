@@ -106,7 +106,7 @@ class Scheduler:
         if turns and self._prompts_may(line, talkers):
             self._prefills += 1
             return self._prefill(line.prompts(late_first=self._prefills % 2 == 0), self._max_step_ms, talkers, cost)
-        if hints and not turns and (not talkers.urgent or self._decodes_since_prefill >= _HINT_EVERY):
+        if hints and not turns and self._hints_may(talkers):
             ordered = sorted(hints, key=lambda r: (r.remaining_tokens, r.arrival_s))
             block_ms = cost.prefill_ms(_BLOCK_TOKENS + 1, ordered[0].computed_tokens)
             budget_ms = min(max(self._max_step_ms * _HINT_SHARE, block_ms), self._max_step_ms)
@@ -137,6 +137,12 @@ class Scheduler:
         if talkers.unspoken and line.first.state is RequestState.TALKING:
             return line.late_prompts and self._decodes_since_prefill >= _PROMPT_EVERY
         return True
+
+    def _hints_may(self, talkers: Talkers) -> bool:
+        """Whether the next step is one of early prefill: in room that nobody needs, and now and then beside replies."""
+        if talkers.unspoken or talkers.silent:
+            return False
+        return not talkers.pressing or self._decodes_since_prefill >= _HINT_EVERY
 
     def _rows(self, talkers: Talkers, cost: CostModel) -> tuple[Request, ...]:
         """Take all that have to go on, or the most urgent of them, and those that can wait where that costs little."""
