@@ -28,16 +28,32 @@ def test_short_turn_waits_where_somebody_would_be_late_for_it() -> None:
 
 def test_who_is_nearly_in_time_is_not_given_up() -> None:
     nearly, fresh = turn(0, prompt=140), turn(1, prompt=30, arrival_s=0.15)
-    line = Line.of(0.2, [nearly, fresh], CostModel())
-    assert ids(line) == [0, 1]
-    assert not line.late
+    assert ids(Line.of(0.2, [nearly, fresh], CostModel())) == [0, 1]
 
 
 def test_who_is_late_anyway_waits_for_who_can_be_in_time_and_the_shortest_of_them_goes_first() -> None:
     late = [turn(0, prompt=700), turn(1, prompt=500), turn(2, prompt=140)]
-    line = Line.of(9.0, [*late, turn(3, prompt=100, arrival_s=8.9)], CostModel())
+    line = Line.of(9.9, [*late, turn(3, prompt=100, arrival_s=9.8)], CostModel())
     assert ids(line) == [3, 2, 1, 0]
-    assert [waiter.request.sequence.id for waiter in line.late] == [2, 1, 0], "by when they were due"
+    assert [request.sequence.id for request in line.prompts(overdue_first=True)] == [2, 1, 0, 3], (
+        "by when they were due"
+    )
+
+
+def test_two_late_prompts_are_served_one_after_the_other() -> None:
+    floor = Floor()
+    floor.now_s = 2.5
+    first, second = turn(0, prompt=400), turn(1, prompt=380, arrival_s=0.3)
+    floor.requests = [first, second]
+    while first.remaining_tokens and second.remaining_tokens:
+        floor.step()
+    assert first.remaining_tokens + second.remaining_tokens >= 370
+
+
+def test_late_prompt_is_not_passed_for_ever_by_shorter_ones_that_are_late_too() -> None:
+    old, new = turn(0, prompt=700), turn(1, prompt=300, arrival_s=20.0)
+    assert ids(Line.of(30.0, [old, new], CostModel())) == [0, 1]
+    assert ids(Line.of(30.0, [turn(0, prompt=700, arrival_s=19.0), new], CostModel())) == [1, 0]
 
 
 def test_first_words_that_are_late_but_nearly_there_go_before_a_prompt_that_has_time() -> None:

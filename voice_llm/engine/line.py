@@ -20,6 +20,8 @@ _ONE_SHOT_WAITS_S: Final = 5.0
 _TARGET_S: Final = 0.8
 # Who is late by up to such a share of the time that there was is served as if in time.
 _NEARLY: Final = 0.25
+# Who is due a second earlier may take so much longer and is served first all the same.
+_AGING: Final = 0.5
 # What takes longer than the target on an idle machine is due after so many times as long.
 _PATIENCE: Final = 1.5
 
@@ -38,6 +40,11 @@ class Waiter:
     request: Request
     due_s: float
     left_s: float
+
+    @property
+    def time_s(self) -> float:
+        """How much time there was until they are due."""
+        return self.due_s - self.request.arrival_s
 
     @classmethod
     def of(cls, request: Request, cost: CostModel) -> Waiter:
@@ -61,17 +68,17 @@ class Line:
     """Who waits for first words, in the order in which to serve them.
 
     The earliest due first, which is the best order as long as all can be in time, and behind them who is late anyway,
-    the shortest first. But somebody who takes little goes before all, where nobody is late for it: so a short turn does
-    not wait for a long prompt that has time.
+    the shortest first, but for how long they have waited. One after the other: of two prompts that shared the machine,
+    both would be done when the second one is. Somebody who takes little goes before all, where nobody is late for it:
+    so a short turn does not wait for a long prompt that has time.
 
     Attributes:
         waiters: All of them.
-        late: Those whose first words come clearly too late, or in time only at the expense of somebody who is due
-            before; earliest due first.
+        overdue: Those that are late by as much as they had time; earliest due first.
     """
 
     waiters: Sequence[Waiter]
-    late: Sequence[Waiter]
+    overdue: Sequence[Waiter]
 
     @classmethod
     def of(cls, now_s: float, requests: Iterable[Request], cost: CostModel) -> Line:
@@ -79,13 +86,15 @@ class Line:
         in_time: list[Waiter] = []
         late: list[Waiter] = []
         end_s = now_s
-        for waiter in sorted((Waiter.of(r, cost) for r in requests), key=_due):
-            if end_s + waiter.left_s <= waiter.due_s + _NEARLY * (waiter.due_s - waiter.request.arrival_s):
+        waiters = sorted((Waiter.of(r, cost) for r in requests), key=_due)
+        for waiter in waiters:
+            if end_s + waiter.left_s <= waiter.due_s + _NEARLY * waiter.time_s:
                 in_time.append(waiter)
                 end_s += waiter.left_s
             else:
                 late.append(waiter)
-        return cls(_shortest_first_if_in_time(now_s, in_time, sorted(late, key=_left)), late)
+        overdue = [waiter for waiter in late if now_s > waiter.due_s + waiter.time_s]
+        return cls(_shortest_first_if_in_time(now_s, in_time, sorted(late, key=_left_and_due)), overdue)
 
     @property
     def first(self) -> Request:
@@ -93,17 +102,17 @@ class Line:
         return self.waiters[0].request
 
     @property
-    def late_prompts(self) -> bool:
-        """Whether a prompt is late."""
-        return any(waiter.request.state is RequestState.PREFILLING for waiter in self.late)
+    def overdue_prompts(self) -> bool:
+        """Whether a prompt is overdue."""
+        return any(waiter.request.state is RequestState.PREFILLING for waiter in self.overdue)
 
-    def prompts(self, *, late_first: bool) -> list[Request]:
+    def prompts(self, *, overdue_first: bool) -> list[Request]:
         """Return the prompts in order.
 
         Args:
-            late_first: Begin with those that are late, by when they were due: done now and then, nobody waits for ever.
+            overdue_first: Begin with those that are overdue: done now and then, nobody waits for ever.
         """
-        waiters = dict.fromkeys([*self.late, *self.waiters] if late_first else self.waiters)
+        waiters = dict.fromkeys([*self.overdue, *self.waiters] if overdue_first else self.waiters)
         return [waiter.request for waiter in waiters if waiter.request.state is RequestState.PREFILLING]
 
 
@@ -112,7 +121,7 @@ def _shortest_first_if_in_time(now_s: float, in_time: Sequence[Waiter], late: Se
     line = [*in_time, *late]
     end_s, spare_s = now_s, float("inf")
     best = 0
-    for place, waiter in enumerate(line):
+    for place, waiter in enumerate(line[: len(in_time) + 1]):
         heard = not waiter.request.call.one_shot or line[best].request.call.one_shot
         if heard and waiter.left_s <= spare_s and waiter.left_s < line[best].left_s:
             best = place
@@ -126,5 +135,5 @@ def _due(waiter: Waiter) -> tuple[float, float]:
     return (waiter.due_s, waiter.left_s)
 
 
-def _left(waiter: Waiter) -> tuple[float, float]:
-    return (waiter.left_s, waiter.request.arrival_s)
+def _left_and_due(waiter: Waiter) -> tuple[float, float]:
+    return (waiter.left_s + _AGING * waiter.due_s, waiter.request.arrival_s)

@@ -105,7 +105,7 @@ class Scheduler:
         line = Line.of(now_s, [*turns, *talkers.unspoken], cost)
         if turns and self._prompts_may(line, talkers):
             self._prefills += 1
-            return self._prefill(line.prompts(late_first=self._prefills % 2 == 0), self._max_step_ms, talkers, cost)
+            return self._prefill(line.prompts(overdue_first=self._prefills % 2 == 0), self._max_step_ms, talkers, cost)
         if hints and not turns and self._hints_may(talkers):
             ordered = sorted(hints, key=lambda r: (r.remaining_tokens, r.arrival_s))
             block_ms = cost.prefill_ms(_BLOCK_TOKENS + 1, ordered[0].computed_tokens)
@@ -135,7 +135,7 @@ class Scheduler:
         if talkers.silent:
             return self._decodes_since_prefill >= _PROMPT_EVERY
         if talkers.unspoken and line.first.state is RequestState.TALKING:
-            return line.late_prompts and self._decodes_since_prefill >= _PROMPT_EVERY
+            return line.overdue_prompts and self._decodes_since_prefill >= _PROMPT_EVERY
         return True
 
     def _hints_may(self, talkers: Talkers) -> bool:
