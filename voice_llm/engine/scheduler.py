@@ -16,6 +16,8 @@ __all__ = ["Plan", "PrefillChunk", "Scheduler"]
 # Matrix kernels work on blocks of rows; a chunk that ends inside one wastes the rest of it.
 _BLOCK_TOKENS: Final = 16
 _MIN_CHUNK_TOKENS: Final = 8
+# Still fewer where somebody waits for the next token, and a long context makes each of the prompt's dear.
+_FEWEST_TOKENS: Final = 2
 # While replies have to go on and nobody waits for an answer, early prefill gets one step in so many; and turns, where
 # all that replies could do was not enough.
 _HINT_EVERY: Final = 3
@@ -26,7 +28,7 @@ _MOST_RIDERS: Final = 8
 # Whoever arrives waits for the step that runs: those that only use idle room are so much shorter.
 _HINT_SHARE: Final = 0.5
 # Prompts get at least so much of a step, however long the one of the replies is.
-_LEAST_SHARE: Final = 0.4
+_LEAST_SHARE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,22 +194,27 @@ class Scheduler:
     def _prefill(self, ordered: Sequence[Request], budget_ms: float, talkers: Talkers, cost: CostModel) -> Plan:
         """Fill a step with prompt tokens, in that order.
 
-        Where replies have to go on, this step and theirs together are as long as a step may be.
+        Where somebody waits for the next token itself, this step and that of the replies together are as long as a step
+        may be. Callers who hear something already have been given time for a whole step of prompts (see ``Talkers``).
         """
-        if talkers.urgent:
+        least_tokens = _MIN_CHUNK_TOKENS
+        if talkers.unspoken or any(request.work.speech is None for request in talkers.pressing):
             room_ms = self._max_step_ms - self._decode_ms(talkers.urgent, cost)
             budget_ms = min(budget_ms, max(room_ms, self._max_step_ms * _LEAST_SHARE))
+            least_tokens = _FEWEST_TOKENS
         self._decodes_since_prefill = 0
-        return Plan(prefill=self._chunks(ordered, budget_ms, cost))
+        return Plan(prefill=self._chunks(ordered, budget_ms, least_tokens, cost))
 
-    def _chunks(self, ordered: Sequence[Request], budget_ms: float, cost: CostModel) -> tuple[PrefillChunk, ...]:
+    def _chunks(
+        self, ordered: Sequence[Request], budget_ms: float, least_tokens: int, cost: CostModel
+    ) -> tuple[PrefillChunk, ...]:
         chunks: list[PrefillChunk] = []
         left_ms, left_tokens = budget_ms, self._max_batch_tokens
         for request in ordered:
             fits = cost.prefill_tokens(left_ms, request.computed_tokens)
             if chunks and min(fits, left_tokens) < min(_MIN_CHUNK_TOKENS, request.remaining_tokens):
                 break
-            tokens = _chunk_size(request.remaining_tokens, max(fits, _MIN_CHUNK_TOKENS), left_tokens)
+            tokens = _chunk_size(request.remaining_tokens, max(fits, least_tokens), left_tokens)
             chunks.append(PrefillChunk(request, tokens))
             left_ms -= cost.prefill_ms(tokens, request.computed_tokens)
             left_tokens -= tokens
