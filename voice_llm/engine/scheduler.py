@@ -16,8 +16,9 @@ __all__ = ["Plan", "PrefillChunk", "Scheduler"]
 # Matrix kernels work on blocks of rows; a chunk that ends inside one wastes the rest of it.
 _BLOCK_TOKENS: Final = 16
 _MIN_CHUNK_TOKENS: Final = 8
-# Still fewer where somebody waits for the next token, and a long context makes each of the prompt's dear.
-_FEWEST_TOKENS: Final = 2
+# Still fewer where somebody waits for the next token, and a long context makes each of the prompt's dear; with two, a
+# lone one could be left.
+_FEWEST_TOKENS: Final = 3
 # While replies have to go on and nobody waits for an answer, early prefill gets one step in so many; and turns, where
 # all that replies could do was not enough.
 _HINT_EVERY: Final = 3
