@@ -201,7 +201,7 @@ class TestRefusal:
             held.turn(call, 8000.0)
         forecast = held.admission.forecast(held.clock())
         assert forecast is not None
-        assert forecast.first_words_s > max(0.8, 2 * forecast.alone_s)
+        assert forecast.first_words_s > max(0.8, 2 * forecast.work_s)
         assert admits(held)
 
     def test_there_is_room_again_when_calls_have_ended(self) -> None:
@@ -358,7 +358,18 @@ class TestBatcher:
         crowd.talk(rounds=1)
         for call in crowd.calls:
             driver.hint(call, chat("x" * 1800))
-        driver.turn(driver.batcher.open_call("shot", crowd.calls[0].key, one_shot=True), chat("z" * 1800))
+        for number in range(6):
+            shot = driver.batcher.open_call(f"shot-{number}", crowd.calls[0].key, one_shot=True)
+            driver.turn(shot, chat("z" * 1800))
+        driver.open()
+
+    def test_prompts_that_are_in_the_cache_keep_nobody_out(self) -> None:
+        driver = Driver(sequences=8, token_ms=4.0)
+        calls = [driver.open() for _ in range(6)]
+        for call in calls:
+            driver.say(call, chat("x" * 1500))
+        for call in calls:
+            driver.turn(call, chat("x" * 1500))
         driver.open()
 
     def test_plain_limit_takes_as_many_as_there_are_places(self) -> None:

@@ -75,3 +75,21 @@ def test_early_prefill_takes_shorter_steps_since_whoever_comes_waits_for_them() 
     assert 100 <= floor.predicted_ms(floor.step()) <= 150
     floor.requests = [turn(1, prompt=400)]
     assert floor.predicted_ms(floor.step()) > 200
+
+
+def test_caller_who_is_late_does_not_wait_for_one_shots() -> None:
+    caller, shots = turn(0, prompt=140), [turn(i, prompt=150, arrival_s=0.2) for i in (1, 2)]
+    for shot in shots:
+        shot.call.one_shot = True
+    for now_s in (0.5, 1.0, 3.0):
+        assert ids(Line.of(now_s, [*shots, caller], CostModel()))[0] == 0
+
+
+def test_long_early_prefill_is_done_although_short_ones_keep_coming() -> None:
+    floor = Floor()
+    opening = make(0, prompt=400, hint=True)
+    floor.requests = [opening]
+    for newest in range(1, 200):
+        floor.requests.append(make(newest, prompt=30, hint=True, arrival_s=floor.now_s))
+        floor.step()
+    assert opening not in floor.requests

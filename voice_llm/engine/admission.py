@@ -31,7 +31,8 @@ class Forecast:
         calls: How many there would be.
         utilisation: Share of the time that the machine would have work, early prefill included; may be more than 1.
         first_words_s: Mean time from a turn's arrival to its first words; infinite where replies alone are too much.
-        alone_s: The same for a turn that waits for no other.
+        work_s: Mean work of a turn until its first words, on a machine that does nothing else.
+        alone_s: Mean time for a turn that waits for no other, beside the replies of so many calls.
         backlog_s: All the work there could be at once, with a turn of each call.
         target_s: When first words are due; None where no turn was paced.
     """
@@ -39,6 +40,7 @@ class Forecast:
     calls: int
     utilisation: float
     first_words_s: float
+    work_s: float
     alone_s: float
     backlog_s: float
     target_s: float | None
@@ -57,7 +59,7 @@ class Forecast:
         utilisation = talking + calls * (turns_per_s * turn_s + spare)
         free = 1 - talking
         if free <= 0:
-            return cls(calls, utilisation, float("inf"), float("inf"), float("inf"), target_s)
+            return cls(calls, utilisation, float("inf"), turn_s, float("inf"), float("inf"), target_s)
         alone_s = turn_s / free
         spoken_s = sums.first_words_s / sums.first_words if sums.first_words > 0 else alone_s
         wait_s = first_words_wait_s(
@@ -67,14 +69,14 @@ class Forecast:
             rest_s=sums.turn_ms2 / sums.turn_ms / 2e3 / free if sums.turn_ms > 0 else 0.0,
         )
         backlog_s = calls * (turn_s + spare / turns_per_s) / free
-        return cls(calls, utilisation, alone_s + wait_s, alone_s, backlog_s, target_s)
+        return cls(calls, utilisation, alone_s + wait_s, turn_s, alone_s, backlog_s, target_s)
 
     @property
     def refusal(self) -> str | None:
         """Why a call more would be too many; None where it would not, or nobody waits for a voice."""
         if self.utilisation <= _ROOM or self.target_s is None:
             return None
-        if max(self.target_s, 2 * self.alone_s) < self.first_words_s < float("inf"):
+        if max(self.target_s, 2 * self.work_s) < self.first_words_s < float("inf"):
             return f"first words would take about {self.first_words_s:.1f} s where {self.target_s:g} s is the target"
         if self.utilisation > 1 and self.backlog_s > self.target_s:
             return f"the machine would have work for {self.utilisation:.0%} of the time"

@@ -16,7 +16,7 @@ from .counters import BatcherCounters
 from .load import CallLoad
 from .pool import ContextPool, KVSequence
 from .prefix import IsolationKey, PrefixStore, common_prefix_length
-from .request import LiveCall, Request
+from .request import LiveCall, Request, RequestState
 
 __all__ = ["CallTable"]
 
@@ -130,11 +130,18 @@ class CallTable:
 
         Each counts like the middle one, since a long prompt does not hold up short ones; one or two are no queue.
         """
-        requests = [call.request for call in self if call.in_turn or self.load.is_opening(call)]
-        ms = [
-            self._cost.prefill_ms(r.remaining_tokens, r.computed_tokens) for r in requests if r and r.remaining_tokens
-        ]
+        waiting = [c for c in self if not c.one_shot and (c.in_turn or self.load.is_opening(c))]
+        ms = [self._prompt_ms(c, c.request) for c in waiting if c.request is not None and c.request.remaining_tokens]
         return len(ms) * median_low(ms) / 1e3 if len(ms) >= _LEAST_QUEUE else 0.0
+
+    def _prompt_ms(self, call: LiveCall, request: Request) -> float:
+        """Predict what is left of a prompt; of one that is still queued, what the cache does not hold."""
+        cached = request.computed_tokens
+        if request.state is RequestState.QUEUED:
+            held = call.sequence.tokens if call.sequence is not None else call.parked[1] if call.parked else []
+            match = self._prefixes.find(call.key, request.prompt)
+            cached = max(common_prefix_length(held, request.prompt), match.length if match is not None else 0)
+        return self._cost.prefill_ms(len(request.prompt) - cached, cached)
 
     def _full(self, message: str) -> AtCapacityError:
         self._counters.refused_by_limit += 1

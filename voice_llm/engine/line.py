@@ -14,7 +14,7 @@ __all__ = ["Line", "Waiter"]
 # What the first words of a reply take; less where some have been drawn already, but never nothing.
 _FIRST_WORDS_TOKENS: Final = 12
 _LAST_TOKENS: Final = 2
-# Nobody hears a one-shot: it waits so much longer.
+# Nobody hears a one-shot: it is due so much later.
 _ONE_SHOT_WAITS_S: Final = 5.0
 # Without pacing there is no first word to be in time for.
 _TARGET_S: Final = 0.8
@@ -70,7 +70,7 @@ class Line:
     The earliest due first, which is the best order as long as all can be in time, and behind them who is late anyway,
     the shortest first, but for how long they have waited. One after the other: of two prompts that shared the machine,
     both would be done when the second one is. Somebody who takes little goes before all, where nobody is late for it:
-    so a short turn does not wait for a long prompt that has time.
+    so a short turn does not wait for a long prompt that has time. One-shots, which nobody hears, wait for all callers.
 
     Attributes:
         waiters: All of them.
@@ -85,16 +85,19 @@ class Line:
         """Line up turns."""
         in_time: list[Waiter] = []
         late: list[Waiter] = []
+        unheard: list[Waiter] = []
         end_s = now_s
-        waiters = sorted((Waiter.of(r, cost) for r in requests), key=_due)
-        for waiter in waiters:
-            if end_s + waiter.left_s <= waiter.due_s + _NEARLY * waiter.time_s:
+        for waiter in sorted((Waiter.of(r, cost) for r in requests), key=_due):
+            if waiter.request.call.one_shot:
+                unheard.append(waiter)
+            elif end_s + waiter.left_s <= waiter.due_s + _NEARLY * waiter.time_s:
                 in_time.append(waiter)
                 end_s += waiter.left_s
             else:
                 late.append(waiter)
-        overdue = [waiter for waiter in late if now_s > waiter.due_s + waiter.time_s]
-        return cls(_shortest_first_if_in_time(now_s, in_time, sorted(late, key=_left_and_due)), overdue)
+        line = _shortest_first_if_in_time(now_s, in_time, sorted(late, key=_left_and_due))
+        overdue = [waiter for waiter in (*late, *unheard) if now_s > waiter.due_s + waiter.time_s]
+        return cls([*line, *unheard], overdue)
 
     @property
     def first(self) -> Request:
@@ -117,13 +120,12 @@ class Line:
 
 
 def _shortest_first_if_in_time(now_s: float, in_time: Sequence[Waiter], late: Sequence[Waiter]) -> list[Waiter]:
-    """Move whoever takes least to the front, if those due before can spare as much; no one-shot before a caller."""
+    """Move whoever takes least to the front, if those due before can spare as much."""
     line = [*in_time, *late]
     end_s, spare_s = now_s, float("inf")
     best = 0
     for place, waiter in enumerate(line[: len(in_time) + 1]):
-        heard = not waiter.request.call.one_shot or line[best].request.call.one_shot
-        if heard and waiter.left_s <= spare_s and waiter.left_s < line[best].left_s:
+        if waiter.left_s <= spare_s and waiter.left_s < line[best].left_s:
             best = place
         if place < len(in_time):
             end_s += waiter.left_s

@@ -105,15 +105,12 @@ class Scheduler:
             else:
                 hints.append(request)
         talkers = self._talkers(now_s, talking, cost, others=bool(turns or hints))
-        line = Line.of(now_s, [*turns, *talkers.unspoken], cost)
-        if turns and self._prompts_may(line, talkers):
-            self._prefills += 1
-            return self._prefill(line.prompts(overdue_first=self._prefills % 2 == 0), self._max_step_ms, talkers, cost)
-        if hints and not turns and self._hints_may(talkers):
-            ordered = sorted(hints, key=lambda r: (r.remaining_tokens, r.arrival_s))
-            block_ms = cost.prefill_ms(_BLOCK_TOKENS + 1, ordered[0].computed_tokens)
-            budget_ms = min(max(self._max_step_ms * _HINT_SHARE, block_ms), self._max_step_ms)
-            return self._prefill(ordered, budget_ms, talkers, cost)
+        if turns:
+            line = Line.of(now_s, [*turns, *talkers.unspoken], cost)
+            if self._prompts_may(line, talkers):
+                return self._prefill(line.prompts(overdue_first=self._every_other()), self._max_step_ms, talkers, cost)
+        elif hints and self._hints_may(talkers):
+            return self._early_prefill(hints, talkers, cost)
         rows = self._rows(talkers, cost)
         if rows:
             self._decodes_since_prefill += 1
@@ -170,7 +167,7 @@ class Scheduler:
         turn soon after.
         """
         everyone = [*rows, *patient][: self._max_batch_tokens]
-        if len(everyone) == len(rows):
+        if len(everyone) == len(rows) or not self._split_kv:
             return everyone
         context = max(len(r.sequence.tokens) for r in everyone)
         best = everyone[: max(len(rows), cost.best_rows(len(everyone), context))]
@@ -199,12 +196,25 @@ class Scheduler:
         may be. Callers who hear something already have been given time for a whole step of prompts (see ``Talkers``).
         """
         least_tokens = _MIN_CHUNK_TOKENS
-        if talkers.unspoken or any(request.work.speech is None for request in talkers.pressing):
+        if talkers.unspoken or any(r.work.speech is None and not r.call.one_shot for r in talkers.pressing):
             room_ms = self._max_step_ms - self._decode_ms(talkers.urgent, cost)
             budget_ms = min(budget_ms, max(room_ms, self._max_step_ms * _LEAST_SHARE))
             least_tokens = _FEWEST_TOKENS
         self._decodes_since_prefill = 0
         return Plan(prefill=self._chunks(ordered, budget_ms, least_tokens, cost))
+
+    def _early_prefill(self, hints: list[Request], talkers: Talkers, cost: CostModel) -> Plan:
+        """Fill a shorter step: what is done soonest first, and every other time what came first."""
+        shortest_first = self._every_other()
+        ordered = sorted(hints, key=lambda r: (r.remaining_tokens if shortest_first else 0, r.arrival_s))
+        block_ms = cost.prefill_ms(_BLOCK_TOKENS + 1, ordered[0].computed_tokens)
+        budget_ms = min(max(self._max_step_ms * _HINT_SHARE, block_ms), self._max_step_ms)
+        return self._prefill(ordered, budget_ms, talkers, cost)
+
+    def _every_other(self) -> bool:
+        """Whether this step of prompts is one of those that keep everything moving."""
+        self._prefills += 1
+        return self._prefills % 2 == 0
 
     def _chunks(
         self, ordered: Sequence[Request], budget_ms: float, least_tokens: int, cost: CostModel
