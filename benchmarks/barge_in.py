@@ -168,12 +168,11 @@ class Releases:
     def _cancel_and_note(
         self, request: Request, reason: FinishReason = FinishReason.CANCELLED, *, asked_s: float | None = None
     ) -> None:
-        state = request.state.value
+        state, sequence = request.state.value, request.call.sequence
+        held = list(sequence.tokens) if sequence is not None else []
         self._cancel(request, reason, asked_s=asked_s)
         if reason is FinishReason.INTERRUPTED:
             at_s = time.monotonic()
-            sequence = request.call.sequence
-            held = list(sequence.tokens) if sequence is not None else []
             self._noted[request.call.call_id].append(Release(request, state, at_s, held))
 
 

@@ -11,7 +11,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import llama_cpp
 
@@ -97,11 +97,6 @@ class Point:
     prefill_ms_per_token: float | None
     time: dict[str, Any]
     memory: dict[str, float]
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Return what ``dataclasses.asdict`` and JSON have made of one."""
-        return cls(**data)
 
 
 @dataclass(frozen=True, slots=True)

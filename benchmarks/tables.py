@@ -73,7 +73,8 @@ def _first_text(figures: dict[str, Any]) -> str:
 
 def _python_share(figures: dict[str, Any]) -> str:
     shares = (f"{sampling} {run['share']:.1%} of {run['step_ms']:.0f} ms" for sampling, run in figures.items())
-    return ", ".join(shares)
+    most = max(run["share_at_most"] for run in figures.values())
+    return f"{', '.join(shares)}; with all waits for the GIL and for a core {most:.0%}"
 
 
 def _token_path(figures: dict[str, Any]) -> str:

@@ -45,8 +45,9 @@ def capacity(pooled: Sequence[Pooled], bound_ms: float) -> Capacity:
 
 
 def best(capacities: Iterable[Capacity]) -> Capacity:
-    """Return the largest of at least one; of equal ones, one that may be more."""
-    return max(capacities, key=lambda held: (held.calls, held.more))
+    """Return the largest of at least one; it may be more where one of them may be."""
+    all_ = list(capacities)
+    return Capacity(max(held.calls for held in all_), more=any(held.more for held in all_))
 
 
 def ratio(ours: Capacity, peer: Capacity) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ def describe(plan: Plan, model: Path) -> dict[str, Any]:
     check(workload)
     return {
         "machine": machine() | {"threads": plan.threads},
-        "commands": [shlex.join(["python", "-m", __package__, *sys.argv[1:]])],
+        "commands": [_command(sys.argv[1:])],
         "objective_ms": plan.objective_ms,
         "stop_ms": plan.stop_ms,
         "point_s": plan.point_s,
@@ -50,6 +50,16 @@ def describe(plan: Plan, model: Path) -> dict[str, Any]:
         "peers": [system.name for system in plan.systems if system.peer],
         "workload": workload,
     }
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """Return the command of a run, without the place of its result, which is nobody else's."""
+    kept = list(arguments)
+    if "--out" in kept:
+        at = kept.index("--out")
+        del kept[at : at + 2]
+    kept = [argument for argument in kept if not argument.startswith("--out=")]
+    return shlex.join(["python", "-m", __package__ or "benchmarks.bench", *kept])
 
 
 def held(path: Path) -> tuple[dict[str, Any], list[Point]] | None:

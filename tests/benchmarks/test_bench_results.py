@@ -128,6 +128,10 @@ def test_ratio_says_which_side_may_hold_more(ours: Capacity, peer: Capacity, wor
     assert ratio(ours, peer) == words
 
 
+def test_best_is_not_certain_where_another_peer_was_not_measured_as_far() -> None:
+    assert ratio(Capacity(16, False), best([Capacity(8, False), Capacity(6, True)])) == "2.0x or less"
+
+
 def test_best_of_equal_peers_is_the_one_that_may_hold_more() -> None:
     assert best([Capacity(8, False), Capacity(8, True), Capacity(4, True)]) == Capacity(8, True)
 

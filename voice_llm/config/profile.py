@@ -69,7 +69,7 @@ class Profile(BaseModel):
     """Where the model file is."""
     system_prompt: str = ""
     """What every call begins with."""
-    language: str = Field(default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")
+    language: str = Field(default="en", max_length=35, pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{1,8})*$")
     """BCP 47 code of the language that is spoken, where a call does not say; it decides where sentences end."""
     rag_prompt: str | None = None
     """User turn of a ``GenerateStream`` request with RAG, its ``{{rag_context}}`` and ``{{user_prompt}}`` filled in."""
