@@ -48,8 +48,9 @@ async def settled(engine: Engine) -> None:
     """Wait until all that was asked has been done, hints in the background too."""
     await prompts_made(engine)
     await idle(engine)
-    await asyncio.sleep(0)
-    assert not engine._sinks
+    async with asyncio.timeout(30):
+        while engine._sinks:  # the last events may be on their way from the engine's thread
+            await asyncio.sleep(0.001)
 
 
 async def read(events: AsyncIterator[SessionEvent]) -> list[SessionEvent]:
