@@ -13,7 +13,8 @@ from tests.engine.held_calls import HeldCalls
 from voice_llm.config.engine import EngineConfig
 from voice_llm.config.sampling import SamplingParams
 from voice_llm.engine import LiveCall, Request, RequestKind, Speech, TurnWork
-from voice_llm.engine.admission import first_words_wait_s
+from voice_llm.engine.admission import Forecast, first_words_wait_s
+from voice_llm.engine.load import LoadSums
 from voice_llm.errors import AtCapacityError
 from voice_llm.text import TextPipeline
 
@@ -350,7 +351,7 @@ class TestBatcher:
         driver.hint(driver.open(), chat("x" * 15_000))
         for _ in range(2):
             driver.hint(driver.open(), chat("Hello?"))
-        driver.open()
+        assert not driver.open().closed
 
     def test_hints_and_one_shots_that_wait_keep_nobody_out(self) -> None:
         driver = Driver(sequences=8, token_ms=4.0)
@@ -361,7 +362,7 @@ class TestBatcher:
         for number in range(6):
             shot = driver.batcher.open_call(f"shot-{number}", crowd.calls[0].key, one_shot=True)
             driver.turn(shot, chat("z" * 1800))
-        driver.open()
+        assert not driver.open().closed
 
     def test_prompts_that_are_in_the_cache_keep_nobody_out(self) -> None:
         driver = Driver(sequences=8, token_ms=4.0)
@@ -370,7 +371,22 @@ class TestBatcher:
             driver.say(call, chat("x" * 1500))
         for call in calls:
             driver.turn(call, chat("x" * 1500))
-        driver.open()
+        assert not driver.open().closed
+
+    def test_calls_are_refused_where_replies_leave_turns_too_little_of_the_machine(self) -> None:
+        calls = 19
+        sums = LoadSums(
+            observed_s=60,
+            call_s=calls * 60,
+            turns=calls,
+            turn_ms=calls * 200,
+            turn_ms2=calls * 200**2,
+            first_words=calls,
+            first_words_s=calls * 2.0,
+            reply_ms=calls * 60 * 43,
+        )
+        assert "first words" in (Forecast.of(sums, 20, 0.8).refusal or "")
+        assert Forecast.of(sums, 2, 0.8).refusal is None
 
     def test_plain_limit_takes_as_many_as_there_are_places(self) -> None:
         driver = Driver(sequences=4, config=EngineConfig(admission="limit"))
@@ -386,3 +402,6 @@ class TestBatcher:
         crowd.talk(rounds=6, question="x" * 300, pause_s=0.1)
         soft = driver.batcher.open_call("soft", crowd.calls[0].key, soft=True)
         driver.say(soft, chat("Hello?"))
+        assert driver.batcher.counters.refused_by_forecast == 0
+        with pytest.raises(AtCapacityError, match="with one more call"):
+            driver.open()
