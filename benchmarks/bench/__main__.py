@@ -21,7 +21,7 @@ from rich.console import Console
 
 from voice_llm.errors import VoiceLLMError
 
-from ..common import THREADS, model_path
+from ..common import THREADS
 from ..peer import PeerError, clean_up_on_sigterm
 from .display import Display
 from .ladder import Plan
@@ -33,6 +33,7 @@ from .run import Run
 from .sittings import ResumeError, describe, held, resume
 from .systems import SYSTEMS, systems_named
 from .tables import DOCS, PICTURE, RESULTS, readme_block, write_docs
+from .weights import WEIGHTS, bench_model
 from .workload import Workload
 
 _CALLS: Final = (2, 4, 6, 8, 12, 16, 24, 32)
@@ -47,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = _plan(args)
         before = _before(args)
-        model = model_path()
+        model = bench_model(args.weights)
         about = describe(plan, model)
         if before is not None:
             about = resume(before[0], about)
-    except (ValueError, ResumeError) as error:
+    except (ValueError, RuntimeError, ResumeError) as error:
         parser.error(str(error))
     clean_up_on_sigterm()
     run = Run(plan, model, () if before is None else before[1])
@@ -147,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
         "further in a round, nor one with broken replies in a tenth of the turns; 4 times the objective",
     )
     parser.add_argument("--threads", type=int, default=THREADS, metavar="N", help="of each server; the machine's cores")
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default=WEIGHTS[0],
+        help=f"type of the model's weights, for all systems; {WEIGHTS[0]}, for which llama.cpp has fast kernels",
+    )
     parser.add_argument(
         "--languages", nargs="+", choices=["en", "tr"], default=["en"], help="what callers speak, in turns; en"
     )

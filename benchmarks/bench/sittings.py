@@ -37,7 +37,7 @@ def describe(plan: Plan, model: Path) -> dict[str, Any]:
     workload = plan.workload.describe(model)
     check(workload)
     return {
-        "machine": machine() | {"threads": plan.threads},
+        "machine": machine() | {"threads": plan.threads, "model": model.name},
         "commands": [_command(sys.argv[1:])],
         "objective_ms": plan.objective_ms,
         "stop_ms": plan.stop_ms,

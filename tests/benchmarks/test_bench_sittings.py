@@ -37,7 +37,7 @@ class Sitting:
         self._left = 0
         monkeypatch.setattr(run.Run, "go", lambda running, **callbacks: self._go(running, **callbacks))
         monkeypatch.setattr(command, "describe", self._describe)
-        monkeypatch.setattr(command, "model_path", lambda: out.parent / "tiny.gguf")
+        monkeypatch.setattr(command, "bench_model", lambda weights: out.parent / "tiny.gguf")
 
     def __call__(self, *arguments: str, points: int = 100) -> int:
         self.measured = []
