@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from voice_llm.engine import Speech
+
 CATEGORIES = frozenset({"unit", "model"})
 
 
@@ -28,3 +30,17 @@ def smollm2_path() -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.fail('the demo model is not installed; run: pip install -e ".[dev]"')
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the schedulers of this test take to be heard by callers: the chunks, as they come."""
+    chunks: list[str] = []
+    sent = Speech.sent
+
+    def note(speech: Speech, text: str, now_s: float) -> None:
+        chunks.append(text)
+        sent(speech, text, now_s)
+
+    monkeypatch.setattr(Speech, "sent", note)
+    return chunks

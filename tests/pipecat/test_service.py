@@ -342,3 +342,13 @@ def _profile() -> Any:
     from tests.runtime.helpers import profile
 
     return profile()
+
+
+@pytest.mark.parametrize("chunks", [True, False])
+async def test_reply_counts_as_heard_from_its_first_sentence_on_where_pipecat_cuts_the_text(
+    chunks: bool, heard: list[str]
+) -> None:
+    said = "Thank you for calling, madam. How can I help you?"
+    async with running(FakeBackend(reply=lambda _: said)) as engine:
+        await ask(VoiceLLMService(engine=engine, chunks=chunks), context("Hi"))
+    assert heard[0] == ("Thank you for calling, " if chunks else "Thank you for calling, madam. ")

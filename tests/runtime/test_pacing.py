@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.helpers import finished_of, read, running, text_of, user
+from tests.runtime.helpers import chunks_of, finished_of, read, running, text_of, user
 from voice_llm.config import EngineConfig
+from voice_llm.errors import InvalidRequestError
 from voice_llm.events import SentenceChunk
 from voice_llm.testing import FakeBackend
 
@@ -57,3 +58,22 @@ async def test_transport_that_plays_faster_than_the_estimate_is_kept_in_speech()
                     stream.played(event.index, 60_000)
         assert stream.finished is not None
         assert stream.finished.reason.value == "stop"
+
+
+@pytest.mark.parametrize(
+    ("first_chunk", "first"), [("clause", "Thank you for calling, "), ("sentence", "Thank you for calling, madam. ")]
+)
+async def test_caller_begins_to_hear_a_reply_where_its_first_chunk_may_end(
+    first_chunk: str, first: str, heard: list[str]
+) -> None:
+    backend = FakeBackend(reply=lambda _: "Thank you for calling, madam. How can I help you?")
+    async with running(backend) as engine, engine.open_call() as call:
+        events = await read(call.generate(user("Hello?"), first_chunk=first_chunk))
+    assert chunks_of(events)[0].text == first
+    assert heard == [chunk.text for chunk in chunks_of(events)]
+
+
+async def test_first_chunk_that_is_neither_is_refused() -> None:
+    async with running(talkative()) as engine, engine.open_call() as call:
+        with pytest.raises(InvalidRequestError, match="first_chunk must be 'clause' or 'sentence', not 'word'"):
+            call.generate(user("Hello?"), first_chunk="word")

@@ -45,6 +45,7 @@ ALL_PARAMS: dict[str, Any] = {
     "reasoning_effort": "low",
     "pacing": "off",
     "lora_adapter_id": "x",
+    "first_chunk": "sentence",
 }
 
 
@@ -205,6 +206,7 @@ class TestParams:
         [
             (Params(reasoning_effort="low"), "reasoning_effort"),
             (Params(pacing="fast"), "pacing"),
+            (Params(first_chunk="word"), "first_chunk"),
             (Params(top_p=2.0), "top_p"),
             (Params(grammar="root", json_schema={}), "grammar"),
         ],

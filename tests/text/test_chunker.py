@@ -12,10 +12,10 @@ from voice_llm.text import SentenceChunker
 pytestmark = pytest.mark.unit
 
 
-def chunks_of(text: str, language: str = "en", **limits: int) -> list[str]:
-    chunker = SentenceChunker(language, **limits)
+def chunks_of(text: str, language: str = "en", **limits: int | None) -> list[str]:
+    chunker = SentenceChunker(language, **limits)  # type: ignore[arg-type]
     chunks = chunker.decode(text) + chunker.flush()
-    chunker = SentenceChunker(language, **limits)
+    chunker = SentenceChunker(language, **limits)  # type: ignore[arg-type]
     assert [chunk for char in text for chunk in chunker.decode(char)] + chunker.flush() == chunks
     return chunks
 
@@ -94,6 +94,18 @@ def test_only_the_first_chunk_may_end_at_a_clause() -> None:
 def test_first_clause_must_be_long_enough_to_sound_right() -> None:
     assert chunks_of("Yes, of course, madam.") == ["Yes, of course, madam."]
     assert chunks_of("Yes, of course, madam.", first_clause_min_chars=4) == ["Yes, ", "of course, madam."]
+
+
+def test_first_chunk_is_like_any_other_where_clauses_are_not_spoken() -> None:
+    text = "Thank you for calling, how can I help you today? Yes, sir."
+    assert chunks_of(text, first_clause_min_chars=None) == [
+        "Thank you for calling, how can I help you today? ",
+        "Yes, sir.",
+    ]
+    assert chunks_of("First one, then two, and three.", first_clause_min_chars=None, soft_limit_chars=18) == [
+        "First one, then two, ",
+        "and three.",
+    ]
 
 
 def test_long_sentence_ends_at_a_clause_after_the_soft_limit() -> None:

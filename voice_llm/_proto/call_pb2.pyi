@@ -76,7 +76,7 @@ class Tool(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Params(_message.Message):
-    __slots__ = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop", "seed", "grammar", "json_schema", "tool_choice", "reasoning_effort", "pacing", "lora_adapter_id")
+    __slots__ = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "stop", "seed", "grammar", "json_schema", "tool_choice", "reasoning_effort", "pacing", "lora_adapter_id", "first_chunk")
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +93,7 @@ class Params(_message.Message):
     REASONING_EFFORT_FIELD_NUMBER: _ClassVar[int]
     PACING_FIELD_NUMBER: _ClassVar[int]
     LORA_ADAPTER_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_CHUNK_FIELD_NUMBER: _ClassVar[int]
     max_tokens: int
     temperature: float
     top_k: int
@@ -109,7 +110,8 @@ class Params(_message.Message):
     reasoning_effort: str
     pacing: str
     lora_adapter_id: str
-    def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., grammar: _Optional[str] = ..., json_schema: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tool_choice: _Optional[str] = ..., reasoning_effort: _Optional[str] = ..., pacing: _Optional[str] = ..., lora_adapter_id: _Optional[str] = ...) -> None: ...
+    first_chunk: str
+    def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., grammar: _Optional[str] = ..., json_schema: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tool_choice: _Optional[str] = ..., reasoning_effort: _Optional[str] = ..., pacing: _Optional[str] = ..., lora_adapter_id: _Optional[str] = ..., first_chunk: _Optional[str] = ...) -> None: ...
 
 class Partial(_message.Message):
     __slots__ = ("text",)

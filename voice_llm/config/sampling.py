@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Self, get_args
 from ..errors import InvalidRequestError
 
 Pacing = Literal["voice", "off"]
+FirstChunk = Literal["clause", "sentence"]
 
 # Each token of a reply is looked through for all of them, on the one thread that all calls share.
 MAX_STOPS: Final = 16
@@ -35,6 +36,8 @@ class SamplingParams:
         json_schema: JSON schema that the reply must match; excludes ``grammar``.
         pacing: "voice": the reply is heard at speaking rate, so it may come in its own time once its first words are
             there, and others go first; "off": it is read, and comes as fast as the machine can.
+        first_chunk: Where the reply's first chunk may end, with which the caller begins to hear it: "clause", so that
+            speech starts early; "sentence", for a voice, or a reader of the text, that takes whole sentences only.
     """
 
     max_tokens: int = 256
@@ -50,6 +53,7 @@ class SamplingParams:
     grammar: str | None = None
     json_schema: Mapping[str, Any] | None = None
     pacing: Pacing = "voice"
+    first_chunk: FirstChunk = "clause"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _as_tuple(self.stop))
@@ -75,6 +79,10 @@ class SamplingParams:
             raise InvalidRequestError(f"json_schema must be an object, not {self.json_schema!r}", param="json_schema")
         if self.pacing not in get_args(Pacing):
             raise InvalidRequestError(f"pacing must be 'voice' or 'off', not {self.pacing!r}", param="pacing")
+        if self.first_chunk not in get_args(FirstChunk):
+            raise InvalidRequestError(
+                f"first_chunk must be 'clause' or 'sentence', not {self.first_chunk!r}", param="first_chunk"
+            )
         if self.grammar is not None and self.json_schema is not None:
             raise InvalidRequestError("give either grammar or json_schema, not both", param="grammar")
 

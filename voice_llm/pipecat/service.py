@@ -270,6 +270,8 @@ class VoiceLLMService(LLMService[VoiceLLMAdapter]):
             tools=params["tools"],
             tool_choice=params["tool_choice"],
             language=assert_given(self._settings.language),
+            # Pipecat's own aggregator waits for whole sentences.
+            first_chunk=None if self._chunks else "sentence",
         )
         try:
             tool_calls = [tool_call async for tool_call in self._speak(stream)]

@@ -280,6 +280,7 @@ class Call:
             language=language,
             # What a grammar has shaped is for a program: a "*" in it is data, not markup.
             speech=params.grammar is None and params.json_schema is None,
+            first_clause=params.first_chunk == "clause",
             # A call that is forced from the first token on is no part of a thought, even where the prompt opens one.
             inside_thought=not allowed.required and _opens_thought(tokens, self._engine.backend),
             tool_calls=_call_parser(tool_format, [tools[index].name for index in allowed.indexes]),

@@ -24,7 +24,7 @@ class SentenceChunker:
         self,
         language: str = "en",
         *,
-        first_clause_min_chars: int = 16,
+        first_clause_min_chars: int | None = 16,
         soft_limit_chars: int = 120,
         hard_limit_chars: int = 240,
     ) -> None:
@@ -33,12 +33,15 @@ class SentenceChunker:
         Args:
             language: Code of the reply's language, such as ``tr`` or ``en-US``; its first part counts.
             first_clause_min_chars: Shortest first chunk that may end at a clause. 16 is about a second of speech.
+                None: it is like any other.
             soft_limit_chars: From this length on a chunk may end at a clause.
             hard_limit_chars: From this length on a chunk may end at a space.
 
         Raises:
             ConfigError: The lengths are not positive or the soft limit is above the hard one.
         """
+        if first_clause_min_chars is None:
+            first_clause_min_chars = soft_limit_chars
         if first_clause_min_chars < 1 or not 1 <= soft_limit_chars <= hard_limit_chars:
             raise ConfigError("chunk lengths must be positive, and the soft limit at most the hard one")
         self._language = re.split("[-_]", language)[0].lower()

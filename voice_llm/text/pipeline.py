@@ -48,6 +48,7 @@ class TextPipeline:
         stop: Sequence[str] = (),
         language: str = "en",
         speech: bool = True,
+        first_clause: bool = True,
         inside_thought: bool = False,
         tool_calls: ToolCallParser | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class TextPipeline:
             stop: Strings that end the reply and are no part of it.
             language: Code of the reply's language, for its sentence ends.
             speech: Whether to leave out what a voice cannot speak; False for text that is shown.
+            first_clause: Whether the first chunk may end at a clause.
             inside_thought: Whether the prompt ends with an opened ``<think>``.
             tool_calls: Looks for calls, where the reply may hold some.
 
@@ -69,7 +71,9 @@ class TextPipeline:
         self._thoughts = BlockSplitter("<think>", "</think>", inside=inside_thought)
         self._tool_calls = tool_calls
         self._speech = SpeechFilter() if speech else None
-        self._chunker = SentenceChunker(language)
+        self._chunker = (
+            SentenceChunker(language) if first_clause else SentenceChunker(language, first_clause_min_chars=None)
+        )
 
     @property
     def tool_calls(self) -> tuple[ParsedCall, ...]:

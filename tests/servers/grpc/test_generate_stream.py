@@ -389,3 +389,10 @@ async def test_trace_is_passed_on_and_the_end_is_told_to_the_observer() -> None:
     assert (trailers["x-trace-id"], trailers["x-span-id"]) == ("trace-7", "span-3")
     assert trailer(error, "traceparent")
     assert observer.ended == [("grpc", "ok"), ("grpc", "invalid_request")]
+
+
+async def test_reply_counts_as_heard_from_its_first_sentence_on_since_gateways_cut_the_text(heard: list[str]) -> None:
+    said = "Hoş geldiniz efendim, buyurun. Size nasıl yardımcı olabilirim?"
+    async with gateway_to(FakeBackend(reply=lambda _: said)) as gateway:
+        await gateway.ask("?")
+    assert heard == ["Hoş geldiniz efendim, buyurun. ", "Size nasıl yardımcı olabilirim?"]

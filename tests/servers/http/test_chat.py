@@ -251,3 +251,15 @@ async def test_another_profile_cannot_be_switched_to() -> None:
             async with served.http.post(served.url("/v1/models/switch"), json=body) as response:
                 answer = await response.json()
                 assert (response.status, answer.get("error", {}).get("param")) == expected
+
+
+async def test_a_reply_counts_as_heard_from_its_first_sentence_on_since_clients_cut_the_text(heard: list[str]) -> None:
+    said = "Thank you for calling, madam. How can I help you?"
+    async with serving(FakeBackend(reply=lambda _: said)) as served:
+        await served.ask({"messages": [{"role": "user", "content": "?"}]})
+        stream = await served.openai.chat.completions.create(
+            model="test", stream=True, messages=[{"role": "user", "content": "?"}]
+        )
+        async for _ in stream:
+            pass
+    assert heard == ["Thank you for calling, madam. ", "How can I help you?"]  # a reply that is sent whole is not heard

@@ -96,7 +96,9 @@ class LlamaService:
         messages += [*self._told.recall(call, history_of(request)), Message("user", exchange.told)]
         self._told.note(call, exchange)
         try:
-            async with aclosing(call.generate(messages, params, arrival_s=arrival_s)) as reply, Sender(context) as send:
+            # The gateway gets text, and cuts it into sentences itself.
+            stream = call.generate(messages, params, first_chunk="sentence", arrival_s=arrival_s)
+            async with aclosing(stream) as reply, Sender(context) as send:
                 await self._forward(reply, exchange, send, trace)
         except VoiceLLMError:
             if not exchange.replied:

@@ -74,8 +74,8 @@ class Chat:
         async with self._edge.soft_calls.use(request[IDENTITY], call_id, told) as (engine, call):
             stream = call.generate(
                 chat.messages,
-                # A reply that is sent whole is not heard while it is made.
-                chat.params if chat.stream else chat.params.replace(pacing="off"),
+                # Clients cut the text into sentences themselves; a reply that is sent whole is not heard meanwhile.
+                chat.params.replace(first_chunk="sentence", pacing=None if chat.stream else "off"),
                 rag_context=chat.rag_context,
                 tools=chat.tools,
                 tool_choice=chat.tool_choice,

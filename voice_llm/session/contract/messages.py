@@ -47,6 +47,7 @@ class Params:
     reasoning_effort: str | None = None
     pacing: str | None = None
     lora_adapter_id: str | None = None
+    first_chunk: str | None = None
 
     def apply(self, sampling: SamplingParams) -> SamplingParams:
         """Return ``sampling`` with what is said here in its place.

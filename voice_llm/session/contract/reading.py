@@ -186,6 +186,7 @@ _PARAMS: Final[dict[str, Reader]] = {
     "reasoning_effort": _optional(_text),
     "pacing": _optional(_text),
     "lora_adapter_id": _optional(_text),
+    "first_chunk": _optional(_text),
 }
 _EVENTS: Final[dict[str, tuple[Callable[..., ClientEvent], dict[str, Reader]]]] = {
     "start": (
