@@ -118,6 +118,16 @@ def test_prompt_of_a_turn_goes_before_replies_that_can_wait() -> None:
     assert "d" not in kinds
 
 
+def test_reply_waits_for_a_prompt_that_is_done_before_its_caller_runs_out_of_speech() -> None:
+    stage = Stage()
+    reply, prompt = speaking(0, heard_s=2), turn(1, prompt=200)
+    stage.requests = [reply, prompt]
+    while prompt.state is RequestState.PREFILLING:
+        assert stage.step().prefill
+    assert reply.work.speech is not None
+    assert reply.work.speech.slack_s(stage.now_s) > 0.5
+
+
 def test_hint_goes_before_replies_that_can_wait_and_waits_for_who_hears_nothing() -> None:
     floor = Floor()
     floor.requests = [speaking(0, heard_s=15), make(1, prompt=200, hint=True)]

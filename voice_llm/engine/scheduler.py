@@ -9,7 +9,7 @@ from typing import Final
 from .cost import CostModel, DecodeShape
 from .line import Line
 from .request import Request, RequestKind, RequestState
-from .urgency import Talkers
+from .urgency import Pace, Talkers
 
 __all__ = ["Plan", "PrefillChunk", "Scheduler"]
 
@@ -104,7 +104,7 @@ class Scheduler:
                 turns.append(request)
             else:
                 hints.append(request)
-        talkers = self._talkers(now_s, talking, cost, others=bool(turns or hints))
+        talkers = Talkers.at(now_s, talking, self._pace(talking, turns, hints, cost))
         if turns:
             line = Line.of(now_s, [*turns, *talkers.unspoken], cost)
             if self._prompts_may(line, talkers):
@@ -116,13 +116,14 @@ class Scheduler:
             self._decodes_since_prefill += 1
         return Plan(decode=rows, wake_s=None if rows or not talkers.resting else talkers.rest_until_s)
 
-    def _talkers(self, now_s: float, talking: list[Request], cost: CostModel, *, others: bool) -> Talkers:
+    def _pace(self, talking: list[Request], turns: list[Request], hints: list[Request], cost: CostModel) -> Pace:
         step_ms = min(self._decode_ms(talking, cost), self._max_step_ms) if talking else 0.0
-        return Talkers.at(
-            now_s,
-            talking,
+        turns_ms = sum(cost.prefill_ms(turn.remaining_tokens, turn.computed_tokens) for turn in turns)
+        return Pace(
             step_s=step_ms / 1e3,
-            other_s=self._max_step_ms / 1e3 if others else 0.0,
+            prompt_step_s=self._max_step_ms / 1e3 if turns or hints else 0.0,
+            # Early prefill goes on for as long as people speak.
+            prompts_s=turns_ms / 1e3 if turns else float("inf"),
             max_ahead_s=self._max_ahead_s,
         )
 

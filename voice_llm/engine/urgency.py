@@ -8,7 +8,7 @@ from typing import Final
 
 from .request import Request
 
-__all__ = ["Talkers"]
+__all__ = ["Pace", "Talkers"]
 
 # What a sentence takes, and what is left of one that has grown longer than that.
 _CHUNK_TOKENS: Final = 20
@@ -17,6 +17,31 @@ _LAST_TOKENS: Final = 4
 _MARGIN: Final = 1.25
 # Nobody hears a one-shot; it moves on all the same.
 _ONE_SHOT_EVERY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast replies can go on.
+
+    Attributes:
+        step_s: What a step of all of them takes, in seconds.
+        prompt_step_s: What a step of prompts takes that may come after each of these.
+        prompts_s: What all prompts together take that may come before they go on.
+        max_ahead_s: How much speech a caller may have in store.
+    """
+
+    step_s: float
+    prompt_step_s: float
+    prompts_s: float
+    max_ahead_s: float
+
+    def alone_s(self, tokens: int) -> float:
+        """How long so many tokens of each reply take if nothing else is worked on."""
+        return tokens * self.step_s * _MARGIN
+
+    def beside_prompts_s(self, tokens: int) -> float:
+        """How long they take if prompts come first or, a step at a time, between them; whichever is less."""
+        return self.alone_s(tokens) + min(tokens * self.prompt_step_s, self.prompts_s) * _MARGIN
 
 
 @dataclass(slots=True)
@@ -40,17 +65,13 @@ class Talkers:
     rest_until_s: float = float("inf")
 
     @classmethod
-    def at(
-        cls, now_s: float, talking: Iterable[Request], *, step_s: float, other_s: float, max_ahead_s: float
-    ) -> Talkers:
+    def at(cls, now_s: float, talking: Iterable[Request], pace: Pace) -> Talkers:
         """Sort talking calls.
 
         Args:
             now_s: Present time.
             talking: All of them.
-            step_s: What a step of all of them takes.
-            other_s: What a step of prompts takes that may come after each of these.
-            max_ahead_s: How much speech a caller may have in store.
+            pace: How fast they can go on.
         """
         talkers = cls()
         patient: list[tuple[float, Request]] = []
@@ -67,7 +88,7 @@ class Talkers:
             elif not speech.begun:
                 talkers.unspoken.append(request)
             else:
-                talkers._place(request, speech.slack_s(now_s), now_s, step_s, other_s, max_ahead_s, patient)
+                talkers._place(request, speech.slack_s(now_s), now_s, pace, patient)
         talkers.patient = [request for _, request in sorted(patient, key=lambda p: (p[0], p[1].sequence.id))]
         return talkers
 
@@ -76,19 +97,17 @@ class Talkers:
         request: Request,
         slack_s: float,
         now_s: float,
-        step_s: float,
-        other_s: float,
-        max_ahead_s: float,
+        pace: Pace,
         patient: list[tuple[float, Request]],
     ) -> None:
         work = request.work
         tokens = max(_LAST_TOKENS, _CHUNK_TOKENS - (len(work.generated) - work.chunked_tokens))
-        if slack_s > max_ahead_s:
+        if slack_s > pace.max_ahead_s:
             self.resting.append(request)
-            self.rest_until_s = min(self.rest_until_s, now_s + slack_s - max_ahead_s)
-        elif slack_s <= tokens * step_s * _MARGIN:
+            self.rest_until_s = min(self.rest_until_s, now_s + slack_s - pace.max_ahead_s)
+        elif slack_s <= pace.alone_s(tokens):
             self.silent.append(request)
-        elif slack_s <= tokens * (step_s + other_s) * _MARGIN:
+        elif slack_s <= pace.beside_prompts_s(tokens):
             self.pressing.append(request)
         else:
             patient.append((slack_s, request))
