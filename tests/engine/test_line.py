@@ -47,7 +47,7 @@ def test_two_late_prompts_are_served_one_after_the_other() -> None:
     floor.requests = [first, second]
     while first.remaining_tokens and second.remaining_tokens:
         floor.step()
-    assert first.remaining_tokens + second.remaining_tokens >= 370
+    assert first.remaining_tokens + second.remaining_tokens >= 300  # but for what is left of the first one's last step
 
 
 def test_late_prompt_is_not_passed_for_ever_by_shorter_ones_that_are_late_too() -> None:

@@ -39,7 +39,8 @@ class EngineConfig:
         swa_full: Keep the whole history of sliding-window layers instead of their window only.
         kv_offload: Keep the KV cache in the accelerator's memory, where there is one, instead of the host's.
         use_mmap: Map the model file into memory instead of reading it.
-        max_step_ms: Longest step that the scheduler plans; bounds how late a cancel or a new turn is seen.
+        max_step_ms: Longest step that the scheduler plans; bounds how late a cancel or a new turn is seen. Where all
+            replies can wait, a step of prompts may be three times as long.
         max_ahead_s: How much speech a caller may have in store before nothing more of a paced reply is decoded.
         admission: "forecast" refuses a call with which first words would be late for everyone, by what the open ones
             bring, besides one more than there are places for; "limit" counts places only.

@@ -23,7 +23,7 @@ _NEARLY: Final = 0.25
 # Who is due a second earlier may take so much longer and is served first all the same.
 _AGING: Final = 0.5
 # What takes longer than the target on an idle machine is due after so many times as long.
-_PATIENCE: Final = 1.5
+_PATIENCE: Final = 1.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,6 +30,10 @@ _MOST_RIDERS: Final = 8
 _HINT_SHARE: Final = 0.5
 # Prompts get at least so much of a step, however long the one of the replies is.
 _LEAST_SHARE: Final = 0.3
+# Every chunk of a prompt reads all of the model's weights once, so that large ones cost less. Where all replies can
+# wait, a step of prompts may be so many times as long, and takes such a share of what they can wait.
+_LONG_STEP: Final = 3.0
+_SPARE_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ class Scheduler:
     Order of claims: replies whose caller is about to run out of speech; turns that have not spoken, by their place in
     the line; early prefill; replies whose callers have enough to hear. Replies that can wait ride along where they are
     nearly free, and go on together where nothing more urgent is left. Replies without pacing always go on, as in plain
-    continuous batching. Every step is bounded, and whoever has to go on waits for one step of prompts at most.
+    continuous batching. Every step is bounded, and whoever has to go on waits for one step of prompts at most. Where
+    no reply has to, a step of prompts may be three times as long.
 
     Args:
         max_step_ms: Longest step, by the cost model's prediction.
@@ -108,7 +113,8 @@ class Scheduler:
         if turns:
             line = Line.of(now_s, [*turns, *talkers.unspoken], cost)
             if self._prompts_may(line, talkers):
-                return self._prefill(line.prompts(overdue_first=self._every_other()), self._max_step_ms, talkers, cost)
+                prompts = line.prompts(overdue_first=self._every_other())
+                return self._prefill(prompts, self._prompts_ms(talkers), talkers, cost)
         elif hints and self._hints_may(talkers):
             return self._early_prefill(hints, talkers, cost)
         rows = self._rows(talkers, cost)
@@ -126,6 +132,13 @@ class Scheduler:
             prompts_s=turns_ms / 1e3 if turns else float("inf"),
             max_ahead_s=self._max_ahead_s,
         )
+
+    def _prompts_ms(self, talkers: Talkers) -> float:
+        """How long a step of prompts may be."""
+        if talkers.urgent:
+            return self._max_step_ms
+        spare_ms = talkers.spare_s * 1e3 * _SPARE_SHARE
+        return max(self._max_step_ms, min(self._max_step_ms * _LONG_STEP, spare_ms))
 
     def _prompts_may(self, line: Line, talkers: Talkers) -> bool:
         """Whether the next step is one of prompts; never two in a row where a reply has to go on."""

@@ -55,6 +55,7 @@ class Talkers:
         patient: Their callers have enough to hear, most urgent first.
         resting: Their callers have so much to hear that nothing more is decoded ahead of it.
         rest_until_s: When the first of these goes on.
+        spare_s: How long all that are patient can wait before one of them has to go on alone.
     """
 
     unspoken: list[Request] = field(default_factory=list)
@@ -63,6 +64,7 @@ class Talkers:
     patient: list[Request] = field(default_factory=list)
     resting: list[Request] = field(default_factory=list)
     rest_until_s: float = float("inf")
+    spare_s: float = float("inf")
 
     @classmethod
     def at(cls, now_s: float, talking: Iterable[Request], pace: Pace) -> Talkers:
@@ -111,6 +113,7 @@ class Talkers:
             self.pressing.append(request)
         else:
             patient.append((slack_s, request))
+            self.spare_s = min(self.spare_s, slack_s - pace.alone_s(tokens))
 
     @property
     def urgent(self) -> list[Request]:
