@@ -152,6 +152,25 @@ class TestBatching:
             turn = driver.say(call, chat("merhaba", "Evet.", "son"))
             assert usage(driver, turn)[1] > len(driver.backend.tokenize(chat("merhaba"), parse_special=True))
 
+    @pytest.mark.parametrize("reply", ["One sentence is here. Another one is there.", "Yes."])
+    def test_opening_prompt_is_kept_for_others_once_its_own_caller_hears_something(
+        self, reply: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        driver = Driver(reply=lambda _: reply)
+        turn = driver.turn(driver.open(), chat("x" * 100))
+        heard: list[bool] = []
+        save = driver.backend.seq_save
+
+        def note_and_save(sequence_id: int) -> FakeState:
+            heard.append(turn.first_chunk_s is not None)
+            return save(sequence_id)
+
+        monkeypatch.setattr(driver.backend, "seq_save", note_and_save)
+        driver.run()
+        assert heard == [True]
+        again = driver.say(driver.open(), chat("x" * 100))
+        assert usage(driver, again)[1] >= len(turn.prompt) - 3
+
     def test_long_prompt_never_delays_a_talking_call_by_more_than_two_steps(self) -> None:
         config = EngineConfig(max_step_ms=100)
         driver = Driver(context_per_call=8192, config=config, reply=lambda _: LONG_REPLY * 40)
@@ -609,7 +628,7 @@ class TestFailures:
         driver.backend.fail_next(BackendError("compute failed"))
         driver.run()
         again = driver.say(call, chat("bir", driver.text(first), "iki"))
-        assert usage(driver, again)[1] <= len(first.prompt)
+        assert usage(driver, again)[1] <= len(first.prompt) + len(first.work.generated)
         assert driver.text(again) == "You said iki. That makes 2."
 
     def test_full_cache_is_retried_call_by_call_and_fails_only_the_one_that_does_not_fit(self) -> None:

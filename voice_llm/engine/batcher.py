@@ -172,6 +172,7 @@ class DynamicBatcher:
     def step(self) -> list[CoreEvent]:
         """Do one bounded piece of work and return what came of it, and of cancels since the last step."""
         started_s = self._clock()
+        self._offer_openings()
         self._start_queued(started_s)
         copies_ms = (self._clock() - started_s) * 1e3
         step = self._prepare(self._scheduler.plan(started_s, self._running, self.cost))
@@ -309,18 +310,30 @@ class DynamicBatcher:
             if request.state is RequestState.TALKING:
                 self._draw(request, index, now_s)
 
-    def _prompt_done(self, request: Request, now_s: float) -> None:
-        try:
-            # A long state takes longer to copy than callers who are listening to a reply can wait.
-            quiet = not any(r.state is RequestState.TALKING for r in self._running)
-            if quiet or len(request.prompt) * self.cost.copy_ms_per_token <= self._max_copy_ms:
+    def _offer_openings(self) -> None:
+        """Keep the opening prompts of turns for calls to come: once their own callers hear something."""
+        for request in self._running:
+            if request.first_chunk_s is not None and not request.call.seeded:
+                self._offer_opening(request)
+                break  # copies take time; the next one is for the next step
+
+    def _offer_opening(self, request: Request) -> None:
+        # A long state takes longer to copy than callers who are listening to a reply can wait.
+        quiet = not any(r.state is RequestState.TALKING for r in self._running if r is not request)
+        if quiet or len(request.prompt) * self.cost.copy_ms_per_token <= self._max_copy_ms:
+            try:
                 self.calls.offer_prefix(request.call)
-        except BackendError as e:
-            self.calls.forget(request.call)
-            self._fail(request, e)
-            return
+            except BackendError as e:
+                self.calls.forget(request.call)
+                if request.state is not RequestState.DONE:
+                    self._fail(request, e)
+
+    def _prompt_done(self, request: Request, now_s: float) -> None:
         if request.kind is RequestKind.TURN:
             request.move(RequestState.TALKING)
+            return
+        self._offer_opening(request)
+        if request.state is RequestState.DONE:
             return
         took_s = now_s - (now_s if request.started_s is None else request.started_s)
         self._observer.prefilled(request.usage(), took_s)
@@ -393,6 +406,8 @@ class DynamicBatcher:
             self._observer.turn_ended(end.reason, end.usage, end.timings)
         self._out.append((request, end))
         self._retire(request)
+        if request.turn is not None and ended_by_itself and not request.call.seeded:
+            self._offer_opening(request)
 
     def _fail(self, request: Request, error: VoiceLLMError) -> None:
         request.finish_reason = FinishReason.ERROR
