@@ -154,7 +154,8 @@ def _openai(
 
 def _converse(server: Server, on_turn_end: Callable[[Timings], None]) -> ConverseTarget:
     assert server.grpc is not None
-    return ConverseTarget(server.grpc, params=_GREEDY, on_turn_end=on_turn_end)
+    # First speech is a whole sentence here, for every system.
+    return ConverseTarget(server.grpc, params={**_GREEDY, "first_chunk": "sentence"}, on_turn_end=on_turn_end)
 
 
 _BEST: Final = ("--no-kv-unified", "--no-cache-idle-slots", "-fa", "off", "-b", "128")
@@ -171,7 +172,13 @@ SYSTEMS: Final = (
     System("seed", "the seed's design re-created: a context a call, batches with a barrier", _seed, _openai, peer=True),
     System("voice-llm", "what a stock OpenAI client sends, no further header", _voice_llm, _openai, True),
     System("voice-llm x-call-id", "with x-call-id", _voice_llm, partial(_openai, call_ids=True), True),
-    System("voice-llm hints", "Converse, with the caller's words as partial events", _voice_llm, _converse, True),
+    System(
+        "voice-llm hints",
+        "Converse, with the caller's words as partial events, and first_chunk sentence",
+        _voice_llm,
+        _converse,
+        True,
+    ),
     System(
         "voice-llm pacing off",
         "with x-call-id, and pacing off",
