@@ -57,7 +57,8 @@ def token_table(about: dict[str, Any], systems: dict[str, list[Pooled]]) -> list
     lines = [
         "First token, p50 in ms by calls on the phone, below saturation: where a peer is within the widest bound, or "
         "else at the smallest number. Converse sends chunks, so that what its client gets first is a clause or a "
-        "sentence. The server's own timing, with what a turn waited before it reached the server, compares with the others:",
+        "sentence. The server's own timing, with what a turn waited before it reached the server, compares with the "
+        "others:",
         "",
         *_head(map(str, rungs)),
     ]
