@@ -171,6 +171,19 @@ class TestBatching:
         again = driver.say(driver.open(), chat("x" * 100))
         assert usage(driver, again)[1] >= len(turn.prompt) - 3
 
+    def test_prompt_that_is_too_long_to_copy_now_keeps_no_other_from_being_kept(self) -> None:
+        driver = Driver(reply=lambda _: "One sentence is here. " * 20)
+        driver.batcher.cost.copy_ms_per_token = 0.1  # 250 tokens in the time that listeners can wait
+        driver.run_until(driver.turn(driver.open(), chat("c")), "talking")  # somebody listens all the time
+        long = driver.turn(driver.open(), chat("a long one" * 40))
+        while long.first_chunk_s is None:
+            driver.step()
+        short = driver.turn(driver.open(), chat("b" * 40))
+        while short.first_chunk_s is None:
+            driver.step()
+        driver.step()
+        assert (long.call.seeded, short.call.seeded) == (False, True)
+
     def test_long_prompt_never_delays_a_talking_call_by_more_than_two_steps(self) -> None:
         config = EngineConfig(max_step_ms=100)
         driver = Driver(context_per_call=8192, config=config, reply=lambda _: LONG_REPLY * 40)

@@ -311,28 +311,31 @@ class DynamicBatcher:
                 self._draw(request, index, now_s)
 
     def _offer_openings(self) -> None:
-        """Keep the opening prompts of turns for calls to come: once their own callers hear something."""
-        for request in self._running:
-            if request.first_chunk_s is not None and not request.call.seeded:
-                self._offer_opening(request)
-                break  # copies take time; the next one is for the next step
+        """Keep the opening prompts of turns for calls to come: one a step, once their own callers hear something."""
+        heard = (r for r in self._running if r.first_chunk_s is not None and not r.call.seeded)
+        request = next(filter(self._may_copy, heard), None)
+        if request is not None:
+            self._offer_opening(request)
+
+    def _may_copy(self, request: Request) -> bool:
+        """Whether a state is copied as fast as callers who are listening to a reply can wait, if there are any."""
+        quiet = not any(r.state is RequestState.TALKING for r in self._running if r is not request)
+        return quiet or len(request.sequence.tokens) * self.cost.copy_ms_per_token <= self._max_copy_ms
 
     def _offer_opening(self, request: Request) -> None:
-        # A long state takes longer to copy than callers who are listening to a reply can wait.
-        quiet = not any(r.state is RequestState.TALKING for r in self._running if r is not request)
-        if quiet or len(request.prompt) * self.cost.copy_ms_per_token <= self._max_copy_ms:
-            try:
-                self.calls.offer_prefix(request.call)
-            except BackendError as e:
-                self.calls.forget(request.call)
-                if request.state is not RequestState.DONE:
-                    self._fail(request, e)
+        try:
+            self.calls.offer_prefix(request.call)
+        except BackendError as e:
+            self.calls.forget(request.call)
+            if request.state is not RequestState.DONE:
+                self._fail(request, e)
 
     def _prompt_done(self, request: Request, now_s: float) -> None:
         if request.kind is RequestKind.TURN:
             request.move(RequestState.TALKING)
             return
-        self._offer_opening(request)
+        if self._may_copy(request):
+            self._offer_opening(request)
         if request.state is RequestState.DONE:
             return
         took_s = now_s - (now_s if request.started_s is None else request.started_s)
@@ -406,7 +409,7 @@ class DynamicBatcher:
             self._observer.turn_ended(end.reason, end.usage, end.timings)
         self._out.append((request, end))
         self._retire(request)
-        if request.turn is not None and ended_by_itself and not request.call.seeded:
+        if request.turn is not None and ended_by_itself and not request.call.seeded and self._may_copy(request):
             self._offer_opening(request)
 
     def _fail(self, request: Request, error: VoiceLLMError) -> None:
