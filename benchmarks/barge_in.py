@@ -12,7 +12,7 @@ import math
 import random
 import time
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ from voice_llm.engine.prefix import common_prefix_length
 from voice_llm.events import FinishReason
 from voice_llm.observer import Observer
 from voice_llm.prompt import Message
+from voice_llm.runtime.submission import Submission
 from voice_llm.session import CallError, CallSession, Chunk, SessionEvent, TurnEnd
 from voice_llm.simulator import CallScript, make_scripts
 
@@ -157,13 +158,13 @@ class Releases:
     """Notes when an engine lets go of interrupted requests."""
 
     def __init__(self, engine: Engine) -> None:
-        self._noted: dict[str, list[Release]] = defaultdict(list)
+        self._noted: dict[Request, Release] = {}
         self._cancel = engine._batcher.cancel
         engine._batcher.cancel = self._cancel_and_note  # type: ignore[method-assign]
 
-    def find(self, call_id: str, from_s: float, to_s: float) -> Release | None:
-        """Return what was let go of a call in a time; None where nothing was."""
-        return next((noted for noted in self._noted[call_id] if from_s <= noted.at_s < to_s), None)
+    def of(self, request: Request | None) -> Release | None:
+        """Return when a request was let go of; None where it never was, or was never made."""
+        return None if request is None else self._noted.get(request)
 
     def _cancel_and_note(
         self, request: Request, reason: FinishReason = FinishReason.CANCELLED, *, asked_s: float | None = None
@@ -172,8 +173,8 @@ class Releases:
         held = list(sequence.tokens) if sequence is not None else []
         self._cancel(request, reason, asked_s=asked_s)
         if reason is FinishReason.INTERRUPTED:
-            at_s = time.monotonic()
-            self._noted[request.call.call_id].append(Release(request, state, at_s, held))
+            # Only the first time counts: a request that is over stays as it is.
+            self._noted.setdefault(request, Release(request, state, time.monotonic(), held))
 
 
 @dataclass(slots=True)
@@ -183,6 +184,7 @@ class _Turn:
     listening: asyncio.Task[TurnEnd]
     told: list[Chunk]
     speaks: asyncio.Event
+    submission: Submission
     known: list[int] = field(default_factory=list)
     asked_s: float = math.inf
     tokens: int = 0
@@ -234,13 +236,21 @@ class Caller:
         events = self._session.start_turn(text, turn_id=turn_id, rag_context=facts, params=params)
         told: list[Chunk] = []
         speaks = asyncio.Event()
-        turn = _Turn(asyncio.create_task(_listen(events, told, speaks)), told, speaks)
+        turn = _Turn(asyncio.create_task(_listen(events, told, speaks)), told, speaks, self._submission())
         self._turns.append(turn)
         # Behind the turn's own prompt, so that this delays none.
         turn.known = await asyncio.get_running_loop().run_in_executor(
             self._engine._prompts, self._before_question, messages
         )
         return turn
+
+    def _submission(self) -> Submission:
+        """Return the way into the engine of the turn that was begun last: its request may be made only later."""
+        running = self._session._turn
+        assert running is not None
+        submission = getattr(running.stream._cancel, "__self__", None)
+        assert isinstance(submission, Submission)
+        return submission
 
     def _before_question(self, messages: Sequence[Message]) -> list[int]:
         """Return the next prompt up to the header of the message that the caller is about to say."""
@@ -261,7 +271,7 @@ class Caller:
         how = self._chance.choice(("quoted", "reported", "estimated"))
         heard = turn.told[: self._chance.randint(0, len(turn.told))]
         words = "".join(chunk.text for chunk in heard).split(" ")
-        request = self._session._open_call()._live.request
+        request = turn.submission.request
         turn.tokens = len(request.turn.generated) if request is not None and request.turn is not None else 0
         running = self._session._turn
         turn.was_complete = running is None or running.stream.finished is not None
@@ -274,7 +284,8 @@ class Caller:
     async def _evaluate(self) -> None:
         ends = [await turn.listening for turn in self._turns]
         for turn, following, end in zip(self._turns, self._turns[1:], ends[1:], strict=False):
-            found = self._releases.find(self._session.call_id, turn.asked_s, following.asked_s)
+            # By the request: where a step takes long, it is let go of only after the next turn was spoken over too.
+            found = self._releases.of(turn.submission.request)
             if found is not None:
                 drawn = len(found.request.work.generated) - turn.tokens
                 barge_in = BargeIn(found.state, turn.asked_s, found.at_s, drawn)

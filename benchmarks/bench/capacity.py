@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 from .points import Point, Pooled
@@ -21,7 +22,7 @@ class Capacity:
     """How many calls a system holds.
 
     Attributes:
-        calls: The largest number that was measured and met the bound; 0 where none did.
+        calls: The largest number that met the bound, as all smaller ones did that were measured; 0 where none did.
         more: Whether no larger number was measured: it may hold more.
     """
 
@@ -38,10 +39,13 @@ def bounds_ms(objective_ms: float) -> list[float]:
 
 
 def capacity(pooled: Sequence[Pooled], bound_ms: float) -> Capacity:
-    """Return how many calls the system of these points holds within a bound of its first-speech p95."""
-    met = [point.calls for point in pooled if point.meets(bound_ms)]
-    most = max(met, default=0)
-    return Capacity(most, more=bool(met) and most == max(point.calls for point in pooled))
+    """Return how many calls the system of these points holds within a bound of its first-speech p95.
+
+    One that met it beyond one that missed it was lucky: it does not count.
+    """
+    climbed = sorted(pooled, key=lambda point: point.calls)
+    held = [point.calls for point in takewhile(lambda point: point.meets(bound_ms), climbed)]
+    return Capacity(held[-1] if held else 0, more=bool(held) and len(held) == len(climbed))
 
 
 def best(capacities: Iterable[Capacity]) -> Capacity:

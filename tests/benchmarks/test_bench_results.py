@@ -96,6 +96,12 @@ def test_capacity_is_the_largest_number_of_calls_that_met_the_bound() -> None:
     assert str(capacity(pooled, 2000)) == "16 or more"
 
 
+def test_number_that_met_the_bound_beyond_one_that_missed_it_does_not_count() -> None:
+    pooled = pool([late(700, calls=8), late(1100, calls=4), late(300, calls=2), late(2000, calls=16)])
+    assert capacity(pooled, 1000) == Capacity(2, more=False)
+    assert capacity(pooled, 1100) == Capacity(8, more=False)
+
+
 def test_calls_between_two_measured_numbers_are_not_made_up() -> None:
     pooled = pool([late(999, calls=4), late(1001, calls=8)])
     assert [capacity(pooled, bound_ms).calls for bound_ms in (998, 999, 1000, 1000.9, 1001)] == [0, 4, 4, 4, 8]
