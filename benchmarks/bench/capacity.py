@@ -23,7 +23,7 @@ class Capacity:
 
     Attributes:
         calls: The largest number that met the bound, as all smaller ones did that were measured; 0 where none did.
-        more: Whether no larger number was measured: it may hold more.
+        more: Whether all that were measured met it: it may hold more.
     """
 
     calls: int
@@ -41,7 +41,7 @@ def bounds_ms(objective_ms: float) -> list[float]:
 def capacity(pooled: Sequence[Pooled], bound_ms: float) -> Capacity:
     """Return how many calls the system of these points holds within a bound of its first-speech p95.
 
-    One that met it beyond one that missed it was lucky: it does not count.
+    A number that met it beyond a smaller one that missed it does not count: the machine was faster in those minutes.
     """
     climbed = sorted(pooled, key=lambda point: point.calls)
     held = [point.calls for point in takewhile(lambda point: point.meets(bound_ms), climbed)]
