@@ -257,7 +257,7 @@ HINTS = st.lists(st.tuples(st.floats(0, 60), st.integers(10, 400)), max_size=20)
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(ARRIVALS, HINTS)
-def test_early_prefill_makes_no_turn_slower_by_more_than_three_steps(
+def test_early_prefill_makes_no_turn_slower_by_more_than_five_steps(
     arrivals: list[tuple[float, int, int]], hinted: list[tuple[float, int]]
 ) -> None:
     def first_words(hints: list[Request]) -> list[float]:
@@ -268,7 +268,7 @@ def test_early_prefill_makes_no_turn_slower_by_more_than_three_steps(
 
     hints = [make(100 + i, prompt=prompt, hint=True, arrival_s=at) for i, (at, prompt) in enumerate(hinted)]
     for with_hints, without in zip(first_words(hints), first_words([]), strict=True):
-        assert with_hints <= without + 0.3
+        assert with_hints <= without + 0.5
 
 
 def test_batcher_says_when_a_reply_goes_on_that_is_far_ahead_of_the_ear() -> None:
