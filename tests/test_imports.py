@@ -37,7 +37,7 @@ ALLOWED = {
     "remote": EDGES | {"_proto"},
     "servers": EDGES | {"_proto"},
     "pipecat": EDGES | {"remote"},
-    "simulator": EDGES | {"remote", "_proto"},
+    "simulator": EDGES | {"remote", "testing", "_proto"},
     "cli": EDGES | {"remote", "servers", "simulator", "testing", "_proto"},
     "__init__": EDGES | {"remote"},
     "__main__": {"cli"},

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -85,6 +86,7 @@ async def running(
         assert backend.closed
         assert backend.open_samplers == 0
         assert engine._worker._thread not in threading.enumerate()
+        assert isinstance(engine._prompts, ThreadPoolExecutor)
         assert not engine._prompts._threads & set(threading.enumerate())
 
 

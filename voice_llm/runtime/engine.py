@@ -12,7 +12,7 @@ import datetime
 import logging
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..config import EngineConfig, Profile
 from ..config.language import check_language, primary_language
 from ..engine import CoreEvent, DynamicBatcher, Failed, Request
 from ..engine.calibration import calibrate
+from ..engine.step_costs import StepCosts
 from ..errors import EngineDeadError, InvalidRequestError
 from ..events import Finished, FinishReason, Prefilled
 from ..observer import Observer
@@ -75,7 +76,7 @@ class Engine:
             backend, config or profile.engine, clock=clock, max_calls=max_calls, observer=self._observer
         )
         self._formatter = _formatter(backend, profile)
-        self._prompts = ThreadPoolExecutor(1, thread_name_prefix="voice-llm-prompt")
+        self._prompts: Executor = ThreadPoolExecutor(1, thread_name_prefix="voice-llm-prompt")
         # A prompt may still be tokenized, with the GIL released, when the model is to be freed.
         self._worker = EngineWorker(
             backend, self._batcher, deliver=self._deliver, clock=clock, before_close=self._prompts.shutdown
@@ -135,7 +136,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         max_calls: int | None = None,
         observer: Observer | None = None,
-    ) -> Engine:
+    ) -> Self:
         """Start an engine around a loaded backend, which it then owns, and warm it up."""
         try:
             engine = cls(backend, profile, config=config, clock=clock, max_calls=max_calls, observer=observer)
@@ -241,6 +242,10 @@ class Engine:
     async def stats(self) -> EngineStats:
         """Return running totals, as of between two steps."""
         return await self._run(self._read_stats)
+
+    async def step_costs(self) -> StepCosts:
+        """Return what steps take on this machine, as far as it has been learned."""
+        return await self._run(lambda: StepCosts.of(self._batcher.cost, self._batcher.counters))
 
     async def check_integrity(self) -> None:
         """Check that nothing is lost or held twice; for tests and for idle moments.

@@ -49,6 +49,7 @@ class EngineWorker:
         self._wake = threading.Condition()
         self._stopping = False
         self._failure: BaseException | None = None
+        self._failures = 0
         self._thread = threading.Thread(target=self._main, name="voice-llm-engine", daemon=True)
         self.busy_since_s: float | None = None
         """When the present step began; None while idle."""
@@ -136,29 +137,32 @@ class EngineWorker:
             self._close()
 
     def _loop(self) -> None:
-        failures = 0
         while not self._stopping:
             self._wait_for_work()
-            # One by one, so that whatever ends the thread leaves the others to ``_close``.
-            while self._inbox:
-                work, _ = self._inbox.popleft()
-                work()
-            if not self._batcher.has_work:
-                continue
-            self.busy_since_s = self._clock()
-            try:
-                events = self._batcher.step()
-                failures = 0
-            except Exception as e:
-                failures += 1
-                if failures >= _MAX_FAILURES_IN_A_ROW:
-                    raise
-                logger.exception("a step failed; its requests end, calls go on")
-                events = self._batcher.abandon(EngineError(f"a step of the engine failed: {type(e).__name__}"))
-            finally:
-                self.busy_since_s = None
-            if events:
+            if events := self._work():
                 self._deliver(events)
+
+    def _work(self) -> list[CoreEvent]:
+        """Do what was posted, then a step, if there is something to do."""
+        # One by one, so that whatever ends the thread leaves the others to ``_close``.
+        while self._inbox:
+            work, _ = self._inbox.popleft()
+            work()
+        if not self._batcher.has_work:
+            return []
+        self.busy_since_s = self._clock()
+        try:
+            events = self._batcher.step()
+            self._failures = 0
+        except Exception as e:
+            self._failures += 1
+            if self._failures >= _MAX_FAILURES_IN_A_ROW:
+                raise
+            logger.exception("a step failed; its requests end, calls go on")
+            events = self._batcher.abandon(EngineError(f"a step of the engine failed: {type(e).__name__}"))
+        finally:
+            self.busy_since_s = None
+        return events
 
     def _wait_for_work(self) -> None:
         with self._wake:

@@ -207,9 +207,7 @@ class FakeBackend:
         self._counters.batches += 1
         self._counters.micro_batches += micro_batches
         self._counters.decoded_tokens += total
-        self.batches.append([(e.sequence_id, len(e.tokens)) for e in entries])
-        if self._clock is not None:
-            self._clock.advance((micro_batches * self._micro_batch_ms + total * self._token_ms) / 1e3)
+        self._decoded(entries, micro_batches)
         return micro_batches
 
     def new_sampler(self, params: SamplingParams, tags: StructuralTags | None = None) -> FakeSampler:
@@ -264,6 +262,16 @@ class FakeBackend:
         """See ``Backend``."""
         self.closed = True
 
+    def _decoded(self, entries: Sequence[BatchEntry], micro_batches: int) -> None:
+        """Note a batch, and let the time pass that it takes."""
+        self.batches.append([(e.sequence_id, len(e.tokens)) for e in entries])
+        if self._clock is not None:
+            tokens = sum(len(e.tokens) for e in entries)
+            self._clock.advance((micro_batches * self._micro_batch_ms + tokens * self._token_ms) / 1e3)
+
+    def _is_known(self, token: int) -> bool:
+        return 0 <= token < _N_VOCAB
+
     def _fail(self, entries: Sequence[BatchEntry], error: BackendError) -> NoReturn:
         if not isinstance(error, ContextFullError):
             for entry in entries:  # their state is unknown now: whoever uses them without a drop reads nonsense
@@ -294,7 +302,7 @@ class FakeBackend:
                 raise BackendError(f"position {entry.position} where {held} tokens are held")
             if held + len(entry.tokens) > self._info.context_per_call:
                 raise ContextFullError(f"sequence {entry.sequence_id} is full")
-            if not all(0 <= t < _N_VOCAB for t in entry.tokens):
+            if not all(map(self._is_known, entry.tokens)):
                 raise BackendError("a token outside the vocabulary")
 
 
