@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from voice_llm.errors import VoiceLLMError
-from voice_llm.events import Usage
+from voice_llm.events import Timings, ToolCall, Usage
 from voice_llm.simulator import CallScript, ChatMessages
 from voice_llm.testing.virtual_time import run_in_virtual_time
 
@@ -27,6 +27,7 @@ class Heard:
     hints: list[tuple[float, ChatMessages]] = field(default_factory=list)
     turns: list[tuple[float, ChatMessages, int | None]] = field(default_factory=list)
     cancelled_hints: int = 0
+    interrupted: list[tuple[float, str]] = field(default_factory=list)
     stopped_turns: int = 0
     closed_s: float | None = None
 
@@ -54,10 +55,14 @@ class ScriptedTarget:
 
 
 class ScriptedCall:
+    runs_tools = False
+
     def __init__(self, target: ScriptedTarget, heard: Heard) -> None:
         self._target = target
         self._heard = heard
         self.usage: Usage | None = None
+        self.timings: Timings | None = None
+        self.tool_calls: tuple[ToolCall, ...] = ()
 
     async def prefill(self, messages: ChatMessages) -> None:
         self._heard.hints.append((now(), messages))
@@ -82,6 +87,9 @@ class ScriptedCall:
             self._heard.stopped_turns += 1
             raise
         self.usage = self._target.usage
+
+    async def interrupt(self, spoken: str) -> None:
+        self._heard.interrupted.append((now(), spoken))
 
     async def close(self) -> None:
         assert self._heard.closed_s is None, "closed twice"

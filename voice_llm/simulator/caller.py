@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Callable
+from typing import Any
 
 from ..errors import VoiceLLMError
-from .listening import HeardReply
+from .exchange import Clock, Exchange, Sleep, describe
+from .hints import Hints
 from .results import CallResult, TurnResult
-from .script import CallScript
+from .script import CallerTurn, CallScript
+from .speaking import Speaking
 from .targets import ChatMessages, Target, TargetCall
 
 __all__ = ["Caller", "Clock", "Sleep"]
 
-Clock = Callable[[], float]
-"""Monotonic seconds."""
-Sleep = Callable[[float], Awaitable[object]]
-"""Waits that many seconds of the same clock, and lets other tasks run."""
-
-_WORDS_PER_PARTIAL: Final = 3
+OnTurn = Callable[[TurnResult], bool]
+"""Is told of each turn; False lets the caller hang up."""
 
 
 class Caller:
-    """One virtual person on the phone: speaks, waits, listens at speaking rate, thinks, and hangs up.
+    """One virtual person on the phone: speaks, waits, listens at speaking rate, thinks, breaks in, and hangs up.
 
     Args:
         script: What is said, and how the person behaves.
@@ -34,6 +33,7 @@ class Caller:
         clock: Monotonic seconds.
         sleep: Waits on that clock.
         until_s: When the caller hangs up on that clock, once a reply that was asked for before has come.
+        on_turn: Is told of each turn; where it returns False, the caller hangs up.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Caller:
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
         until_s: float = math.inf,
+        on_turn: OnTurn = lambda turn: True,
     ) -> None:
         self._script = script
         self._target = target
@@ -52,10 +53,14 @@ class Caller:
         self._clock = clock
         self._sleep = sleep
         self._until_s = until_s
+        self._on_turn = on_turn
+        # Seeded by the words, so that a run can be repeated whatever the call is named.
+        self._rng = random.Random(script.turns[0].text)
         self._turns: list[TurnResult] = []
-        self._history: list[dict[str, str]] = []
+        self._interrupted_ms: float | None = None
+        self._history: list[dict[str, Any]] = [dict(message) for message in script.history]
         if script.system_prompt:
-            self._history.append({"role": "system", "content": script.system_prompt})
+            self._history.insert(0, {"role": "system", "content": script.system_prompt})
 
     async def run(self) -> CallResult:
         """Hold the call, once. What the target does wrong ends the call and is in the result, not raised."""
@@ -63,7 +68,7 @@ class Caller:
         error: str | None = None
         try:
             call = await self._target.open(self._script, self._call_id)
-            hints = _Hints(call)
+            hints = Hints(call)
             try:
                 await self._talk(call, hints)
             finally:
@@ -72,110 +77,83 @@ class Caller:
             if hints.error is not None:
                 raise hints.error
         except VoiceLLMError as failure:
-            error = _describe(failure)
+            error = describe(failure)
         return CallResult(
             call_id=self._call_id,
+            script=self._script.name,
             started_s=started_s,
             ended_s=self._clock(),
             turns=tuple(self._turns),
             error=error,
         )
 
-    async def _talk(self, call: TargetCall, hints: _Hints) -> None:
+    async def _talk(self, call: TargetCall, hints: Hints) -> None:
         if self._script.prefill_on_open:
             hints.send(self._asking(""))
-        for index, turn in enumerate(self._script.spoken_turns):
-            if index and not await self._wait_until(self._clock() + self._script.think_s):
+        turns = self._script.spoken_turns
+        for index, turn in enumerate(turns):
+            following = turns[index + 1] if index + 1 < len(turns) else None
+            began_s = self._clock()
+            if not await self._speak(turn, hints):
                 return
-            if not await self._speak(turn.text, hints):
+            if not turn.text:
+                goes_on = self._note(self._silence(index, began_s))
+            else:
+                goes_on = await self._converse(call, index, turn, following, began_s)
+            if not goes_on:
                 return
-            reply, failed = await self._ask(call, index, self._asking(turn.text), turn.max_tokens)
-            if failed or not await self._wait_until(reply.heard_until_s):
-                return
-            self._history += [
-                {"role": "user", "content": turn.text},
-                {"role": "assistant", "content": reply.text},
-            ]
 
-    async def _speak(self, text: str, hints: _Hints) -> bool:
-        """Say something; False where the caller hangs up in the middle of it."""
+    async def _converse(
+        self, call: TargetCall, index: int, turn: CallerTurn, following: CallerTurn | None, began_s: float
+    ) -> bool:
+        """Have a turn answered and listen to the reply; False where the caller hangs up."""
+        breaks_off = turn.hangs_up or (following.starts if following else None)
+        exchange = Exchange(
+            call,
+            self._script,
+            self._asking(turn.text, turn.rag_context),
+            max_tokens=turn.max_tokens,
+            breaks_off=breaks_off,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+        await exchange.run()
+        result = exchange.result(self._call_id, index, began_s, interrupted_ms=self._interrupted_ms)
+        self._interrupted_ms = exchange.stopped_ms
+        if not self._note(result) or exchange.error is not None:
+            return False
+        if exchange.broken_off and turn.hangs_up is not None:
+            return False
+        self._history += exchange.messages
+        if exchange.broken_off or following is None:
+            return exchange.broken_off or await self._wait_until(exchange.heard_until_s)
+        think_s = self._script.think_s if following.think_s is None else following.think_s
+        return await self._wait_until(exchange.heard_until_s + think_s)
+
+    async def _speak(self, turn: CallerTurn, hints: Hints) -> bool:
+        """Say something, or nothing; False where the caller hangs up in the middle of it."""
         started_s = self._clock()
-        for partial in self._script.partials_of(text, _WORDS_PER_PARTIAL) if self._script.partials else ():
-            if not await self._wait_until(started_s + self._script.speaking_s(partial)):
+        speaking = Speaking(turn, self._script, self._rng)
+        for after_s, partial in speaking.partials() if self._script.partials else ():
+            if not await self._wait_until(started_s + after_s):
                 return False
             hints.send(self._asking(partial))
-        return await self._wait_until(started_s + self._script.speaking_s(text))
+        return await self._wait_until(started_s + speaking.lasts_s)
 
-    async def _ask(
-        self, call: TargetCall, index: int, messages: ChatMessages, max_tokens: int | None
-    ) -> tuple[HeardReply, bool]:
-        """Have a turn answered and write down how it went; returns the reply and whether it failed."""
-        asked_s = self._clock()
-        reply = HeardReply(asked_s, self._script.listen_chars_per_s)
-        error: str | None = None
-        try:
-            async for piece in call.turn(messages, max_tokens):
-                reply.receive(piece, self._clock())
-            reply.end(self._clock())
-        except VoiceLLMError as failure:
-            error = _describe(failure)
-        self._turns.append(
-            TurnResult(
-                call_id=self._call_id,
-                turn=index,
-                asked_s=asked_s,
-                first_token_ms=_ms_since(asked_s, reply.first_token_s),
-                first_speech_ms=_ms_since(asked_s, reply.first_speech_s),
-                total_ms=(self._clock() - asked_s) * 1e3,
-                gaps=reply.gaps,
-                gap_s=reply.gap_s,
-                text=reply.text,
-                usage=call.usage,
-                error=error,
-            )
-        )
-        return reply, error is not None
+    def _silence(self, index: int, began_s: float) -> TurnResult:
+        """A turn in which nobody says anything: no target speaks unasked."""
+        now_s = self._clock()
+        return TurnResult(call_id=self._call_id, turn=index, spoke_s=began_s, asked_s=now_s, total_ms=0.0)
 
-    def _asking(self, text: str) -> ChatMessages:
-        return [*self._history, {"role": "user", "content": text}]
+    def _note(self, turn: TurnResult) -> bool:
+        self._turns.append(turn)
+        return self._on_turn(turn)
+
+    def _asking(self, text: str, rag_context: str | None = None) -> ChatMessages:
+        message = {"role": "user", "content": text}
+        return [*self._history, message | ({"rag_context": rag_context} if rag_context else {})]
 
     async def _wait_until(self, time_s: float) -> bool:
         """Wait for a moment on the clock; False where the caller hangs up before it."""
         await self._sleep(max(0.0, min(time_s, self._until_s) - self._clock()))
         return time_s < self._until_s
-
-
-class _Hints:
-    """Prefill hints on their way: the person speaks on and waits for none of them."""
-
-    def __init__(self, call: TargetCall) -> None:
-        self._call = call
-        self._running: set[asyncio.Task[None]] = set()
-        self.error: Exception | None = None
-        """The first failure of one."""
-
-    def send(self, messages: ChatMessages) -> None:
-        task = asyncio.create_task(self._prefill(messages))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def stop(self) -> None:
-        """Give up those that still run."""
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-    async def _prefill(self, messages: ChatMessages) -> None:
-        try:
-            await self._call.prefill(messages)
-        except Exception as error:  # raised at the end of the call: a person who speaks cannot be stopped by it
-            self.error = self.error or error
-
-
-def _describe(error: VoiceLLMError) -> str:
-    return f"{error.code}: {error}"
-
-
-def _ms_since(start_s: float, time_s: float | None) -> float | None:
-    return None if time_s is None else (time_s - start_s) * 1e3

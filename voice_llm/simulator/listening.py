@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
+
+from .script import Moment
 
 __all__ = ["HeardReply"]
 
@@ -11,6 +14,15 @@ _SENTENCE_END: Final = re.compile(r"[.!?…]\s")
 _ENOUGH_CHARS: Final = 80
 # Shorter silences are rounding of the clock.
 _LEAST_GAP_S: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """A piece of the reply that is played without a gap."""
+
+    starts_s: float
+    begin: int
+    end: int
 
 
 class HeardReply:
@@ -26,7 +38,9 @@ class HeardReply:
     """
 
     def __init__(self, asked_s: float, chars_per_s: float) -> None:
+        self._asked_s = asked_s
         self._chars_per_s = chars_per_s
+        self._played: list[_Played] = []
         self._unplayed = ""
         self.text = ""
         """What has been received so far."""
@@ -59,6 +73,33 @@ class HeardReply:
         if self._unplayed.strip():
             self._play(now_s)
 
+    def heard(self, now_s: float) -> str:
+        """Return what has been heard by then."""
+        chars = 0
+        for piece in self._played:
+            played = int((now_s - piece.starts_s) * self._chars_per_s)
+            chars = max(chars, piece.begin + min(max(0, played), piece.end - piece.begin))
+        return self.text[:chars]
+
+    def time_of(self, moment: Moment) -> float | None:
+        """Return when a moment is or was, as far as that is known by now."""
+        times: dict[str, float | None] = {
+            "asked": self._asked_s,
+            "first_token": self.first_token_s,
+            "first_speech": self.first_speech_s,
+        }
+        at_s = times[moment.event] if moment.event in times else self._time_of_word(moment.word)
+        return None if at_s is None else at_s + moment.delay_s
+
+    def _time_of_word(self, word: str) -> float | None:
+        found = re.search(rf"\b{re.escape(word)}\b", self.text, re.IGNORECASE)
+        if found is None:
+            return None
+        for piece in self._played:
+            if found.end() <= piece.end:
+                return piece.starts_s + max(0, found.end() - piece.begin) / self._chars_per_s
+        return None
+
     def _has_speech(self) -> bool:
         said = self._unplayed.lstrip()
         return len(said) >= _ENOUGH_CHARS or _SENTENCE_END.search(said) is not None
@@ -71,5 +112,6 @@ class HeardReply:
             self.gaps += 1
             self.gap_s += silence_s
             self.heard_until_s = now_s
+        self._played.append(_Played(self.heard_until_s, len(self.text) - len(self._unplayed), len(self.text)))
         self.heard_until_s += len(self._unplayed) / self._chars_per_s
         self._unplayed = ""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..errors import AtCapacityError, ConfigError, InvalidRequestError
-from ..events import Usage
-from ..prompt import arrange, parse_messages
-from .chat_stream import parse_line, shown
+from ..events import ToolCall, Usage
+from ..prompt import Message, arrange, parse_messages
+from .chat_stream import CallPieces, parse_line, shown
 from .script import CallScript
 from .targets import ChatMessages, TargetCall, TargetError
 
@@ -71,7 +72,7 @@ class OpenAITarget:
 
     async def open(self, script: CallScript, call_id: str) -> TargetCall:
         """See ``Target``; nothing is sent before the first turn."""
-        return _OpenAICall(self, self._connect(), script.rag_context, call_id)
+        return _OpenAICall(self, self._connect(), script, call_id)
 
     async def close(self) -> None:
         """Close the connections; idempotent."""
@@ -92,23 +93,28 @@ class OpenAITarget:
 
 
 class _OpenAICall:
-    def __init__(
-        self, target: OpenAITarget, session: aiohttp.ClientSession, rag_context: str | None, call_id: str
-    ) -> None:
+    runs_tools = False
+    timings = None
+
+    def __init__(self, target: OpenAITarget, session: aiohttp.ClientSession, script: CallScript, call_id: str) -> None:
         self._target = target
         self._session = session
-        self._rag_context = rag_context
+        self._script = script
         self._call_id = call_id
         self._headers = {"x-call-id": call_id} if target.call_ids else {}
         self.usage: Usage | None = None
+        self.tool_calls: tuple[ToolCall, ...] = ()
 
     async def prefill(self, messages: ChatMessages) -> None:
         """Do nothing: chat completions have no word for it."""
 
     async def turn(self, messages: ChatMessages, max_tokens: int | None) -> AsyncGenerator[str, None]:
-        self.usage = None
-        laid = arrange(parse_messages(messages), self._rag_context)
-        body = {**self._target.body, "messages": [{"role": m.role, "content": m.content} for m in laid]}
+        self.usage, self.tool_calls = None, ()
+        pieces = CallPieces()
+        laid = arrange(parse_messages(messages), self._script.rag_context)
+        body = {**self._target.body, "messages": [_as_openai(message) for message in laid]}
+        if self._script.tools:
+            body["tools"] = list(self._script.tools)
         if max_tokens is not None:
             body["max_tokens"] = max_tokens
         url = f"{self._target.base_url}/chat/completions"
@@ -125,10 +131,15 @@ class _OpenAICall:
                         continue
                     self.usage = chunk.token_counts or self.usage
                     finished = finished or chunk.finished
+                    pieces.add(chunk.call_pieces)
                     if chunk.text:
                         yield chunk.text
         if not finished:
             raise TargetError("the reply broke off")
+        self.tool_calls = pieces.calls()
+
+    async def interrupt(self, spoken: str) -> None:
+        """Do nothing: the next request brings the whole history, and the connection is closed."""
 
     async def close(self) -> None:
         if not self._target.call_ids:
@@ -137,6 +148,22 @@ class _OpenAICall:
             async with self._session.delete(f"{self._target.base_url}/calls/{self._call_id}") as response:
                 if response.status != 404:  # the server may have dropped the call already
                     await _check_status(response)
+
+
+def _as_openai(message: Message) -> dict[str, Any]:
+    written: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        written["tool_calls"] = [
+            {
+                "id": call.tool_call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        written["tool_call_id"] = message.tool_call_id
+    return written
 
 
 async def _check_status(response: aiohttp.ClientResponse) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ..events import Usage
+from ..events import Timings, ToolCall, Usage
 from .percentiles import Percentiles
 
 __all__ = ["CallResult", "RunResult", "TurnResult"]
@@ -24,14 +24,24 @@ class TurnResult:
     Attributes:
         call_id: Whose turn it was.
         turn: Its number in the call, from 0.
-        asked_s: When the caller stopped speaking, in seconds on the run's clock.
+        said: What the caller said.
+        spoke_s: When the caller began to speak, in seconds on the run's clock; None where that is not known.
+        asked_s: When the caller stopped speaking.
         first_token_ms: Until the first text; None where none came.
         first_speech_ms: Until speech could start; None where it could not.
         total_ms: Until the reply, or its failure, was complete.
         gaps: Silences inside the reply, because it came slower than it is spoken.
         gap_s: How long these were together, in seconds.
-        text: What the caller heard.
+        heard_until_s: When the caller has heard the reply, as far as it was played.
+        text: The reply, as far as it came.
+        heard: What of it the caller has heard; all of it, but where the caller broke in.
+        stopped_ms: How long the reply went on coming after the caller broke in; None where the caller did not.
+        interrupted_ms: The same of the reply before, which the caller broke off with this turn's words.
+        tool_calls: What the model asked of tools.
         usage: Token counts, where the target tells.
+        timings: Times by the target's own clock, where it tells.
+        first_audio_ms: Until the reply's first sound, where the call has sound.
+        is_sound: Whether the reply is known as sound only, and so not its words.
         error: What went wrong.
 
     Raises:
@@ -40,14 +50,24 @@ class TurnResult:
 
     call_id: str
     turn: int
+    said: str = ""
+    spoke_s: float | None = None
     asked_s: float
     first_token_ms: float | None = None
     first_speech_ms: float | None = None
     total_ms: float
     gaps: int = 0
     gap_s: float = 0.0
+    heard_until_s: float | None = None
     text: str = ""
+    heard: str | None = None
+    stopped_ms: float | None = None
+    interrupted_ms: float | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
+    timings: Timings | None = None
+    first_audio_ms: float | None = None
+    is_sound: bool = False
     error: str | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +79,22 @@ class TurnResult:
             raise ValueError(f"{self.call_id}, turn {self.turn}: {self.gaps} gaps of {self.gap_s} s")
 
     @property
+    def queue_ms(self) -> float | None:
+        """How long the turn waited before anything of it was computed, where the target tells."""
+        return self.timings.queue_ms if self.timings else None
+
+    @property
+    def first_chunk_ms(self) -> float | None:
+        """Until the first speakable text, by the target's clock where it tells; else as ``first_speech_ms``."""
+        told = self.timings.first_chunk_ms if self.timings else None
+        return self.first_speech_ms if told is None else told
+
+    @property
+    def unheard_words(self) -> int:
+        """Words that were generated and never heard."""
+        return 0 if self.heard is None else max(0, len(self.text.split()) - len(self.heard.split()))
+
+    @property
     def ended_s(self) -> float:
         """When the reply was complete, in seconds on the run's clock."""
         return self.asked_s + self.total_ms / 1e3
@@ -68,11 +104,20 @@ class TurnResult:
 class CallResult:
     """One call: its turns, and what went wrong outside of them (opening, prefill hints, closing).
 
+    Attributes:
+        call_id: Its name.
+        script: What the script is called.
+        started_s: When it was dialled, in seconds on the run's clock.
+        ended_s: When it was over.
+        turns: Its turns.
+        error: What went wrong outside of them.
+
     Raises:
         ValueError: The times are not in order, or a turn is another call's.
     """
 
     call_id: str
+    script: str = ""
     started_s: float
     ended_s: float
     turns: tuple[TurnResult, ...] = ()
@@ -99,11 +144,13 @@ class RunResult:
     Attributes:
         concurrent: How many callers were on the phone at once.
         wall_s: How long the run took, in seconds.
+        started_s: When it began, on its clock.
         calls: The calls.
     """
 
     concurrent: int
     wall_s: float
+    started_s: float = 0.0
     calls: tuple[CallResult, ...]
 
     @property

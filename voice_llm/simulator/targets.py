@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from ..config import SamplingParams
 from ..errors import VoiceLLMError
-from ..events import TextDelta, Usage
+from ..events import TextDelta, Timings, ToolCall, Usage
 from ..runtime import Call, Engine
+from .results import CallResult, TurnResult
 from .script import CallScript
 
-__all__ = ["ChatMessages", "EngineTarget", "Target", "TargetCall", "TargetError"]
+__all__ = ["CallHolder", "ChatMessages", "EngineCall", "EngineTarget", "Target", "TargetCall", "TargetError"]
 
-ChatMessages = Sequence[Mapping[str, str]]
-"""The history as a chat: ``role`` (``system``, ``user``, ``assistant``) and ``content``."""
+ChatMessages = Sequence[Mapping[str, Any]]
+"""The history as a chat: ``role``, ``content``, and what else ``voice_llm.prompt`` takes."""
 
 
 class TargetError(VoiceLLMError):
@@ -38,11 +39,29 @@ class TargetCall(Protocol):
     def usage(self) -> Usage | None:
         """Token counts of the last turn, if the target tells."""
 
+    @property
+    def timings(self) -> Timings | None:
+        """Times of the last turn by the target's clock, if it tells."""
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """What the last turn asked of tools."""
+
+    @property
+    def runs_tools(self) -> bool:
+        """Whether the target has brought their results already; else the turn is asked again with them."""
+
     async def prefill(self, messages: ChatMessages) -> None:
         """Tell what is known of the next prompt; the last message may still grow. May do nothing."""
 
     def turn(self, messages: ChatMessages, max_tokens: int | None) -> AsyncGenerator[str, None]:
         """Answer the last message: text as it comes. Closing the generator stops the reply."""
+
+    async def interrupt(self, spoken: str) -> None:
+        """Tell that the caller speaks into the reply, of which that much was heard; the generator is closed next.
+
+        A target whose caller sends the whole history has nothing to do.
+        """
 
     async def close(self) -> None:
         """Hang up."""
@@ -57,6 +76,21 @@ class Target(Protocol):
         Raises:
             VoiceLLMError: The call was not taken.
         """
+
+
+@runtime_checkable
+class CallHolder(Protocol):
+    """A target that holds whole calls by itself, since more than text goes to and fro."""
+
+    async def hold(
+        self,
+        script: CallScript,
+        call_id: str,
+        *,
+        clock: Callable[[], float],
+        on_turn: Callable[[TurnResult], bool],
+    ) -> CallResult:
+        """Hold a call from dialling to hanging up; what goes wrong is in the result."""
 
 
 class EngineTarget:
@@ -75,30 +109,59 @@ class EngineTarget:
 
     async def open(self, script: CallScript, call_id: str) -> TargetCall:
         """See ``Target``."""
-        call = await self._engine.open_call(call_id=call_id, tenant=self._tenant)
-        return _EngineCall(call, script.rag_context, self._sampling)
+        return EngineCall(await self._open(script, call_id), script, self._sampling)
+
+    async def _open(self, script: CallScript, call_id: str) -> Call:
+        return await self._engine.open_call(call_id=call_id, tenant=self._tenant, language=script.language)
 
 
-class _EngineCall:
-    def __init__(self, call: Call, rag_context: str | None, sampling: SamplingParams | None) -> None:
+class EngineCall:
+    """One call at an ``EngineTarget``.
+
+    Args:
+        call: The engine's.
+        script: Who calls.
+        sampling: How replies are drawn.
+    """
+
+    runs_tools = False
+
+    def __init__(self, call: Call, script: CallScript, sampling: SamplingParams | None) -> None:
         self._call = call
-        self._rag_context = rag_context
+        self._script = script
         self._sampling = sampling
         self.usage: Usage | None = None
+        self.timings: Timings | None = None
+        self.tool_calls: tuple[ToolCall, ...] = ()
 
     async def prefill(self, messages: ChatMessages) -> None:
-        await self._call.prefill(messages, rag_context=self._rag_context)
+        """See ``TargetCall``."""
+        await self._call.prefill(messages, rag_context=self._script.rag_context, tools=self._script.tools)
 
     async def turn(self, messages: ChatMessages, max_tokens: int | None) -> AsyncGenerator[str, None]:
-        self.usage = None
-        reply = self._call.generate(messages, self._sampling, rag_context=self._rag_context, max_tokens=max_tokens)
+        """See ``TargetCall``."""
+        self.usage, self.timings, self.tool_calls = None, None, ()
+        reply = self._call.generate(
+            messages,
+            self._sampling,
+            rag_context=self._script.rag_context,
+            tools=self._script.tools,
+            max_tokens=max_tokens,
+        )
         try:
             async for event in reply:
                 if isinstance(event, TextDelta):
                     yield event.text
+                elif isinstance(event, ToolCall):
+                    self.tool_calls += (event,)
         finally:
             reply.cancel()
-            self.usage = reply.finished.usage if reply.finished else None
+            if reply.finished is not None:
+                self.usage, self.timings = reply.finished.usage, reply.finished.timings
+
+    async def interrupt(self, spoken: str) -> None:
+        """See ``TargetCall``."""
 
     async def close(self) -> None:
+        """See ``TargetCall``."""
         await self._call.close()
