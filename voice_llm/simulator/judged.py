@@ -1,0 +1,90 @@
+"""A run held against what its scenarios expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from .expectations import Observed, Outcome, Verdict, expectations_of, judge
+from .results import CallResult, RunResult, TurnResult
+from .scenario import Scenario
+
+__all__ = ["JudgedRun", "JudgedTurn", "judge_run", "judge_turn"]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedTurn:
+    """A turn, and how it did.
+
+    Attributes:
+        scenario: Whose turn it was.
+        result: What came.
+        verdicts: One for each thing that was expected.
+    """
+
+    scenario: str
+    result: TurnResult
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def fails_run(self) -> bool:
+        """Whether something that counts is not as expected."""
+        return any(verdict.fails_run for verdict in self.verdicts)
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run, and how its turns did.
+
+    Attributes:
+        run: What came.
+        turns: Those turns that have a scenario.
+    """
+
+    run: RunResult
+    turns: tuple[JudgedTurn, ...]
+
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """All of them."""
+        return tuple(verdict for turn in self.turns for verdict in turn.verdicts)
+
+    @property
+    def failed(self) -> tuple[JudgedTurn, ...]:
+        """Turns in which something that counts is not as expected."""
+        return tuple(turn for turn in self.turns if turn.fails_run)
+
+    def count(self, outcome: Outcome, *, gates: bool | None = None) -> int:
+        """Return how many verdicts came out so; ``gates`` for those alone that count, or that do not."""
+        return sum(v.outcome is outcome and gates in (None, v.gates) for v in self.verdicts)
+
+
+def judge_run(run: RunResult, scenarios: Sequence[Scenario]) -> JudgedRun:
+    """Hold a run's turns against the scenarios whose names their scripts have; others are expected nothing of."""
+    by_name = {scenario.name: scenario for scenario in scenarios}
+    return JudgedRun(run, tuple(turn for call in run.calls for turn in _judged(call, by_name)))
+
+
+def judge_turn(result: TurnResult, scenario: Scenario) -> JudgedTurn:
+    """Hold one turn against its scenario."""
+    turn = scenario.turns[result.turn]
+    if result.error is not None:
+        failed = Verdict("the turn is answered", Outcome.FAILED, result.error)
+        return JudgedTurn(scenario.name, result, (failed,))
+    observed = Observed(
+        result.text,
+        first_speech_ms=result.first_speech_ms,
+        interrupted_ms=result.interrupted_ms,
+        calls=tuple((call.name, call.arguments) for call in result.tool_calls),
+        words_known=not result.is_sound,
+    )
+    expected = expectations_of(scenario, turn, cut_short=result.stopped_ms is not None) if turn.user else turn.expect
+    verdicts = tuple(v for expectation in expected for v in judge(expectation, observed, scenario.language))
+    return JudgedTurn(scenario.name, result, verdicts)
+
+
+def _judged(call: CallResult, scenarios: Mapping[str, Scenario]) -> Iterator[JudgedTurn]:
+    scenario = scenarios.get(call.script)
+    if scenario is not None:
+        yield from (judge_turn(turn, scenario) for turn in call.turns)
