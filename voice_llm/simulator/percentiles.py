@@ -1,12 +1,14 @@
-"""Percentiles of a handful of figures."""
+"""Percentiles of a handful of figures, and how sure they are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Percentiles", "percentile"]
+import numpy as np
+
+__all__ = ["Percentiles", "bootstrap_interval", "percentile"]
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
@@ -16,6 +18,18 @@ def percentile(values: Iterable[float], percent: float) -> float:
     low = math.floor(rank)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
+
+
+def bootstrap_interval(
+    values: Sequence[float], percent: float, *, confidence: float = 0.95, rounds: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return where a percentile of what the values are a sample of lies, by resampling them (Efron)."""
+    sample = np.asarray(values, dtype=float)
+    drawn = np.random.default_rng(seed).choice(sample, size=(rounds, len(sample)))
+    found = np.percentile(drawn, percent, axis=1)
+    tail = (1 - confidence) / 2 * 100
+    low, high = np.percentile(found, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True, slots=True)
