@@ -17,9 +17,12 @@ from .config import config
 from .environment import let_threads_spin
 from .exit_codes import ExitCode, exit_code_of
 from .generate import generate
+from .groundedness import groundedness
 from .health import health
 from .interrupt_test import interrupt_test
+from .plan import plan
 from .serve import serve
+from .simulate import simulate
 from .wait_for_ready import wait_for_ready
 
 __all__ = ["app", "main"]
@@ -41,6 +44,9 @@ app.command("health")(health)
 app.command("wait-for-ready")(wait_for_ready)
 app.command("benchmark")(benchmark)
 app.command("interrupt-test")(interrupt_test)
+app.command("simulate")(simulate)
+app.command("plan")(plan)
+app.command("groundedness")(groundedness)
 
 
 def _show_version(wanted: bool) -> None:
