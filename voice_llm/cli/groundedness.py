@@ -72,9 +72,10 @@ def groundedness(
 ) -> None:
     """Ask about facts of a call: some that answer, some that do not, and some that contradict what the caller claims.
 
-    A reply is invented where it has a number, time, day or name that is in neither facts nor question, answers what the
-    facts do not say, or agrees with a false claim. The scorer knows no meaning: it can miss an invention in plain
-    words, and takes a fact in unusual words for a wrong answer.
+    A reply is invented if it has a number, time, day or name that is in neither facts nor question.
+    So is one that answers what the facts do not say, or agrees with a false claim.
+    The scorer knows no meaning: it can miss an invention in plain words.
+    It takes a fact in unusual words for a wrong answer.
     """
 
     async def run() -> ExitCode:
@@ -166,8 +167,8 @@ def _write(path: Path, report: dict[str, Any]) -> None:
 def _show(scores: Scores) -> None:
     out, _ = consoles()
     replies = Table(box=SIMPLE_HEAD)
-    for heading in ("question", "reply", "", "why"):
-        replies.add_column(heading, overflow="fold")
+    for heading, ratio in (("question", 4), ("reply", 6), ("", 2), ("why", 4)):
+        replies.add_column(heading, ratio=ratio, overflow="fold")
     for answer in scores.answers:
         grounding = Text(answer.grounding.value, _COLOURS[answer.grounding])
         replies.add_row(Text(answer.question.question), Text(answer.text), grounding, Text(answer.why))

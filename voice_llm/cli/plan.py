@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from ..config import Profile
 from ..errors import ConfigError, VoiceLLMError
 from ..runtime import Engine
 from ..simulator.objective import Bound, parse_objective
-from ..simulator.plan import CapacityPlan, LoadPoint, find_capacity, measure_point, simulate_point
+from ..simulator.plan import CapacityPlan, LoadPoint, find_capacity, measure_point, settled, simulate_point
 from ..simulator.report import LiveView
 from ..simulator.results import TurnResult
 from ..simulator.scenario import Scenario, find_scenarios, list_scenarios
@@ -83,8 +82,9 @@ def plan(
 ) -> None:
     """Find the largest number of calls for which an objective holds on this machine.
 
-    Small numbers are measured on the real engine, in real time. The engine then runs in virtual time with the step
-    times that were learned: for the same numbers, to see how well that agrees, and for larger ones, to find the limit.
+    Small numbers are measured on the real engine, in real time.
+    Larger ones are simulated: the engine runs in virtual time with the step times that it has learned.
+    The numbers that were measured are simulated too, to see how well that agrees.
 
     Ends with 4 where not even one call meets the objective.
     """
@@ -143,34 +143,41 @@ class _Planner:
         scenarios = self._scenarios()
         console = Console(stderr=True, quiet=self.quiet, highlight=False)
         async with self.engine.engine(quiet=self.quiet) as engine:
-            measured, replies = await self._measure(engine, scenarios, bounds, console)
+            points, replies = await self._measure(engine, scenarios, bounds, console)
+            measured = {point.calls: point for point in points}
             costs = await engine.step_costs()
             simulated: dict[int, LoadPoint] = {}
 
-            def simulate(calls: int) -> bool:
+            def simulate(calls: int) -> None:
                 with console.status(f"{calls} calls in virtual time"):
-                    simulated[calls] = simulate_point(
+                    simulated[calls], _ = simulate_point(
                         Simulation(scenarios=scenarios, calls=calls, duration_s=self.simulate_s, seed=self.seed),
                         bounds,
-                        profile=_settled(engine),
+                        profile=settled(engine),
                         tokenizer=engine.backend,
                         costs=costs,
                         replies=replies,
+                        sequences=max(calls, *self.measure),
                     )
-                console.print(f"simulated: {_line(simulated[calls])}")
+                console.print(f"simulated: {_line(simulated[calls])}", soft_wrap=True)
+
+            def is_met(calls: int) -> bool:
+                """What was measured decides; beyond, what is simulated."""
+                if calls in measured:
+                    return measured[calls].met
+                simulate(calls)
                 return simulated[calls].met
 
             # On a thread of its own, which has an event loop in virtual time.
+            for calls in measured:
+                await asyncio.to_thread(simulate, calls)
             capacity, limit = await asyncio.to_thread(
-                find_capacity, simulate, known=self.measure, start=max(self.measure), most=self.most
+                find_capacity, is_met, known=self.measure, start=max(self.measure), most=self.most
             )
-            for calls in self.measure:
-                if calls not in simulated:
-                    await asyncio.to_thread(simulate, calls)
         return CapacityPlan(
             profile=engine.profile.name,
             objective=self.objective,
-            measured=tuple(measured),
+            measured=tuple(points),
             simulated=tuple(simulated[calls] for calls in sorted(simulated)),
             costs=costs,
             capacity=capacity,
@@ -194,17 +201,10 @@ class _Planner:
             view = LiveView(engine.clock, duration_s=self.measure_s)
             with Live(view, console=console, transient=True):
                 point, judged = await measure_point(engine, simulation, bounds, watcher=view)
-            console.print(f"measured: {_line(point)}")
+            console.print(f"measured: {_line(point)}", soft_wrap=True)
             points.append(point)
             turns += judged.run.turns
         return points, recorded_replies(turns)
-
-
-def _settled(engine: Engine) -> Profile:
-    """Return the profile as the engine runs it, for one in virtual time."""
-    info = engine.backend.info
-    config = dataclasses.replace(engine.profile.engine, context_per_call=info.context_per_call)
-    return engine.profile.model_copy(update={"engine": config})
 
 
 def _numbers(text: str) -> list[int]:
@@ -255,7 +255,7 @@ def _show(found: CapacityPlan, needs: Sequence[int]) -> None:
 
 def _points_table(found: CapacityPlan) -> Table:
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("calls", "", "turns", "first token p50", "first speech p50", "p95", "busy", "objective"):
+    for heading in ("calls", "", "turns", "token p50", "speech p50", "speech p95", "busy", ""):
         table.add_column(heading, justify="right" if heading else "left")
     for how, points in (("measured", found.measured), ("simulated", found.simulated)):
         for point in points:
@@ -268,7 +268,7 @@ def _points_table(found: CapacityPlan) -> Table:
                 f"{speech.p50:.0f} ms" if speech else "",
                 f"{speech.p95:.0f} ms" if speech else "",
                 f"{point.utilisation:.0%}",
-                "holds" if point.met else "missed",
+                Text("holds", "green") if point.met else Text("missed", "red"),
             )
         table.add_section()
     return table
@@ -276,7 +276,7 @@ def _points_table(found: CapacityPlan) -> Table:
 
 def _agreement_table(found: CapacityPlan) -> Table:
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("calls", "figure", "measured", "95 % interval", "simulated", "off", ""):
+    for heading in ("calls", "figure", "measured", "95 % surely", "simulated", "off", ""):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for a in found.agreement:
         low, high = a.interval_ms
@@ -287,6 +287,6 @@ def _agreement_table(found: CapacityPlan) -> Table:
             f"{low:.0f} to {high:.0f}",
             f"{a.simulated_ms:.0f} ms",
             f"{a.off:+.0%}",
-            "agrees" if a.agrees else "differs",
+            Text("agrees", "green") if a.agrees else Text("differs", "red"),
         )
     return table

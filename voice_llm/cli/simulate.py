@@ -9,13 +9,13 @@ from typing import Annotated, Final
 import typer
 from rich.table import Table
 
+from ..config.engine import AdmissionRule
 from ..errors import VoiceLLMError
 from .client import consoles, print_json, show_error
 from .endpoints import ApiKeyOption, TenantOption
 from .exit_codes import ExitCode, exit_code_of
 from .options import (
     DEFAULT_PROFILE,
-    AdmissionOption,
     ContextOption,
     EngineOptions,
     GpuLayersOption,
@@ -142,12 +142,18 @@ def simulate(
     threads: ThreadsOption = None,
     gpu_layers: GpuLayersOption = None,
     kv: KvOption = None,
-    admission: AdmissionOption = None,
+    admission: Annotated[
+        AdmissionRule,
+        typer.Option(
+            help="Take every caller for whom there is a sequence (limit), or refuse those who would make first words "
+            "late for everyone, as serve does (forecast).",
+            rich_help_panel=_TARGET,
+        ),
+    ] = "limit",
 ) -> None:
     """Let virtual callers call: they speak, think, listen, break in and hang up as people do.
 
-    Ends with 0 where all went well, 1 where a call failed or a reply was not as expected, 4 where the objective is
-    missed.
+    Ends with 0 if all went well, 1 if a call failed or an expectation was missed, 4 if the objective was.
     """
     try:
         if schema or list_them or check:

@@ -16,6 +16,7 @@ __all__ = ["Observed", "Outcome", "Verdict", "expectations_of", "judge"]
 
 _SPACES: Final = re.compile(r"\s+")
 _WORD: Final = re.compile(r"\w+(?:['’.,-]\w+)*")
+_HURRIED: Final = "persons hurried: times are not what people would meet"
 _SOUND_ONLY: Final = "the reply is known as sound only"
 # Turkish has a dotted and a dotless i, each with its own capital.
 _TURKISH: Final = str.maketrans({"İ": "i", "I": "ı"})
@@ -61,6 +62,7 @@ class Observed:
         interrupted_ms: How long the reply before went on coming after the caller spoke into it; None where nobody did.
         calls: Tools that it called, with their arguments.
         words_known: Whether text and calls are known; else only that, and when, it was heard.
+        times_count: Whether times are those that people would meet; else they are not judged.
     """
 
     text: str
@@ -68,6 +70,7 @@ class Observed:
     interrupted_ms: float | None = None
     calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     words_known: bool = True
+    times_count: bool = True
 
 
 def expectations_of(scenario: Scenario, turn: ScenarioTurn, *, cut_short: bool) -> tuple[Expectation, ...]:
@@ -114,7 +117,7 @@ def _of_reply(expectation: Expectation, observed: Observed, language: str) -> It
         return
     yield "a reply", _outcome(came), "none came"
     if expectation.within_ms is not None:
-        yield _in_time(expectation.within_ms, observed.first_speech_ms, "heard within")
+        yield _in_time(expectation.within_ms, observed.first_speech_ms, "heard within", observed)
     for expected, outcome, found in _of_words(expectation, text, language):
         yield (expected, outcome, found) if observed.words_known else (expected, Outcome.NOT_JUDGED, _SOUND_ONLY)
 
@@ -153,17 +156,17 @@ def _of_tools(expectation: Expectation, observed: Observed) -> Iterator[_Check]:
         expected = "a tool is called" if wanted is None else f"{wanted.name}({_arguments(wanted.args)}) is called"
         yield expected, _outcome(any(_is_call(wanted, call) for call in observed.calls)), called
     if expectation.within_ms is not None:
-        yield _in_time(expectation.within_ms, observed.first_speech_ms, "within")
+        yield _in_time(expectation.within_ms, observed.first_speech_ms, "within", observed)
 
 
 def _of_interruption(expectation: Expectation, observed: Observed, language: str) -> Iterator[_Check]:
     stopped_ms = observed.interrupted_ms
     if expectation.absent:
         yield "it is not interrupted", _outcome(stopped_ms is None), "it was"
-    elif expectation.within_ms is not None and stopped_ms is not None:
-        yield _in_time(expectation.within_ms, stopped_ms, "stops within")
-    else:
-        yield "it stops when the caller speaks", _outcome(stopped_ms is not None), "nobody spoke into it"
+        return
+    yield "it stops when the caller speaks", _outcome(stopped_ms is not None), "nobody spoke into it"
+    if expectation.within_ms is not None and stopped_ms is not None:
+        yield _in_time(expectation.within_ms, stopped_ms, "stops within", observed)
 
 
 _CHECKS: Final[Mapping[str, Callable[[Expectation, Observed, str], Iterable[_Check]]]] = {
@@ -173,9 +176,13 @@ _CHECKS: Final[Mapping[str, Callable[[Expectation, Observed, str], Iterable[_Che
 }
 
 
-def _in_time(within_ms: int, took_ms: float | None, words: str) -> _Check:
-    found = "never" if took_ms is None else f"{took_ms:.0f} ms"
-    return f"{words} {within_ms} ms", _outcome(took_ms is not None and took_ms <= within_ms), found
+def _in_time(within_ms: int, took_ms: float | None, words: str, observed: Observed) -> _Check:
+    expected = f"{words} {within_ms} ms"
+    if took_ms is None:
+        return expected, Outcome.FAILED, "never"
+    if not observed.times_count:
+        return expected, Outcome.NOT_JUDGED, _HURRIED
+    return expected, _outcome(took_ms <= within_ms), f"{took_ms:.0f} ms"
 
 
 def _is_call(wanted: ExpectedCall | None, call: tuple[str, Mapping[str, Any]]) -> bool:

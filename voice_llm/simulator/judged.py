@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from .expectations import Observed, Outcome, Verdict, expectations_of, judge
-from .results import CallResult, RunResult, TurnResult
+from .results import RunResult, TurnResult
 from .scenario import Scenario
 
 __all__ = ["JudgedRun", "JudgedTurn", "judge_run", "judge_turn"]
@@ -60,13 +60,27 @@ class JudgedRun:
         return sum(v.outcome is outcome and gates in (None, v.gates) for v in self.verdicts)
 
 
-def judge_run(run: RunResult, scenarios: Sequence[Scenario]) -> JudgedRun:
-    """Hold a run's turns against the scenarios whose names their scripts have; others are expected nothing of."""
+def judge_run(run: RunResult, scenarios: Sequence[Scenario], *, times_count: bool = True) -> JudgedRun:
+    """Hold a run's turns against the scenarios whose names their scripts have; others are expected nothing of.
+
+    Args:
+        run: What came.
+        scenarios: What was expected.
+        times_count: Whether persons were as fast as people are; else times are not judged.
+    """
     by_name = {scenario.name: scenario for scenario in scenarios}
-    return JudgedRun(run, tuple(turn for call in run.calls for turn in _judged(call, by_name)))
+    return JudgedRun(
+        run,
+        tuple(
+            judge_turn(turn, by_name[call.script], times_count=times_count)
+            for call in run.calls
+            if call.script in by_name
+            for turn in call.turns
+        ),
+    )
 
 
-def judge_turn(result: TurnResult, scenario: Scenario) -> JudgedTurn:
+def judge_turn(result: TurnResult, scenario: Scenario, *, times_count: bool = True) -> JudgedTurn:
     """Hold one turn against its scenario."""
     turn = scenario.turns[result.turn]
     if result.error is not None:
@@ -78,13 +92,8 @@ def judge_turn(result: TurnResult, scenario: Scenario) -> JudgedTurn:
         interrupted_ms=result.interrupted_ms,
         calls=tuple((call.name, call.arguments) for call in result.tool_calls),
         words_known=not result.is_sound,
+        times_count=times_count,
     )
     expected = expectations_of(scenario, turn, cut_short=result.stopped_ms is not None) if turn.user else turn.expect
     verdicts = tuple(v for expectation in expected for v in judge(expectation, observed, scenario.language))
     return JudgedTurn(scenario.name, result, verdicts)
-
-
-def _judged(call: CallResult, scenarios: Mapping[str, Scenario]) -> Iterator[JudgedTurn]:
-    scenario = scenarios.get(call.script)
-    if scenario is not None:
-        yield from (judge_turn(turn, scenario) for turn in call.turns)

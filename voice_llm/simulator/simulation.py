@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import InvalidRequestError
 from .arrivals import Arrivals
@@ -80,7 +80,8 @@ class Simulation:
             watcher: Is told what happens.
         """
         scripts = itertools.islice(cast(self.scenarios, seed=self.seed), self.total_calls)
-        watching = _StopsOnFailure({s.name: s for s in self.scenarios if s.stop_on_failure}, watcher or Watcher())
+        stopping = {s.name: s for s in self.scenarios if s.stop_on_failure}
+        watching = _StopsOnFailure(stopping, watcher or Watcher(), times_count=self.speed == 1)
         if self.arrivals is not None and self.duration_s is not None:
             run = await place_calls(
                 target,
@@ -106,7 +107,7 @@ class Simulation:
                 sleep=sleep,
                 watcher=watching,
             )
-        return judge_run(run, self.scenarios)
+        return judge_run(run, self.scenarios, times_count=self.speed == 1)
 
 
 @dataclass(slots=True)
@@ -114,7 +115,8 @@ class _StopsOnFailure(Watcher):
     """Lets callers hang up whose scenario says so after a turn that failed."""
 
     scenarios: dict[str, Scenario]
-    watcher: Watcher = field(default_factory=Watcher)
+    watcher: Watcher
+    times_count: bool
 
     def dialled(self, call_id: str, script: CallScript) -> None:
         self.watcher.dialled(call_id, script)
@@ -122,7 +124,7 @@ class _StopsOnFailure(Watcher):
     def turn(self, script: CallScript, turn: TurnResult) -> bool:
         goes_on = self.watcher.turn(script, turn)
         scenario = self.scenarios.get(script.name)
-        return goes_on and (scenario is None or not judge_turn(turn, scenario).fails_run)
+        return goes_on and (scenario is None or not judge_turn(turn, scenario, times_count=self.times_count).fails_run)
 
     def ended(self, call: CallResult) -> None:
         self.watcher.ended(call)

@@ -29,8 +29,8 @@ class AudioTarget:
     """A bot that is called with a synthesised voice.
 
     What the bot says is known as sound only: expectations of its words are not judged, its times are. A caller breaks
-    in so long after the reply became audible; a word cannot be waited for. Persons have their own speed: ``speed`` has no
-    effect.
+    in so long after the reply became audible; a word cannot be waited for. Persons have their own speed: ``speed`` has
+    no effect.
 
     Args:
         url: The bot's WebSocket, such as ``ws://127.0.0.1:7860/ws``.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .plan import Agreement, CapacityPlan, Replicas, find_capacity
-from .points import LoadPoint, MeasuredTime, measure_point, simulate_point
+from .plan import Agreement, CapacityPlan, Replicas, agreements, find_capacity
+from .points import LoadPoint, MeasuredTime, measure_point, settled, simulate_point
 
 __all__ = [
     "Agreement",
@@ -11,7 +11,9 @@ __all__ = [
     "LoadPoint",
     "MeasuredTime",
     "Replicas",
+    "agreements",
     "find_capacity",
     "measure_point",
+    "settled",
     "simulate_point",
 ]

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from ...engine.step_costs import StepCosts
-from .points import LoadPoint
+from ..metrics import TIMES
+from .points import LoadPoint, MeasuredTime
 
 __all__ = ["Agreement", "CapacityPlan", "Replicas", "find_capacity"]
 
@@ -23,7 +24,7 @@ class Agreement:
 
     Attributes:
         calls: Callers at once.
-        figure: Such as ``first_speech p95``.
+        figure: Such as ``first speech p95``.
         measured_ms: Measured.
         interval_ms: Where the measured figure is with 95 % confidence.
         simulated_ms: Simulated.
@@ -47,6 +48,14 @@ class Agreement:
         return abs(self.off) <= _NEAR[self.figure[-3:]] or (
             self.figure.endswith("p95") and low <= self.simulated_ms <= high
         )
+
+
+def agreements(calls: int, title: str, measured: MeasuredTime, simulated: MeasuredTime) -> tuple[Agreement, ...]:
+    """Hold the median and the 95th percentile of a simulated time against those of a measured one."""
+    return (
+        Agreement(calls, f"{title} p50", measured.p50, measured.p50_interval, simulated.p50),
+        Agreement(calls, f"{title} p95", measured.p95, measured.p95_interval, simulated.p95),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +100,12 @@ class CapacityPlan:
         """How well simulation and measurement agree, where there are both."""
         simulated = {point.calls: point for point in self.simulated}
         return tuple(
-            Agreement(
-                point.calls,
-                f"{name} {label}",
-                getattr(time, label),
-                getattr(time, f"{label}_interval"),
-                getattr(simulated[point.calls].times[name], label),
-            )
+            agreement
             for point in self.measured
             if point.calls in simulated
             for name, time in point.times.items()
             if name in simulated[point.calls].times
-            for label in ("p50", "p95")
+            for agreement in agreements(point.calls, TIMES[name].title, time, simulated[point.calls].times[name])
         )
 
     def replicas_for(self, calls: int) -> Replicas | None:

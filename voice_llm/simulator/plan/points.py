@@ -101,6 +101,12 @@ async def measure_point(
     return LoadPoint.of(judged, busy_ms / 1e3 / judged.run.wall_s, objective), judged
 
 
+def settled(engine: Engine) -> Profile:
+    """Return the profile as a real engine runs it, for one in virtual time."""
+    config = dataclasses.replace(engine.profile.engine, context_per_call=engine.backend.info.context_per_call)
+    return engine.profile.model_copy(update={"engine": config})
+
+
 def simulate_point(
     simulation: Simulation,
     objective: Sequence[Bound],
@@ -110,18 +116,22 @@ def simulate_point(
     costs: StepCosts,
     replies: Replies,
     hints: bool = True,
-) -> LoadPoint:
+    sequences: int | None = None,
+) -> tuple[LoadPoint, JudgedRun]:
     """Let them call the engine in virtual time; blocks, and must not run on a thread with a running event loop.
 
     Args:
         simulation: Who calls.
         objective: What should hold.
-        profile: The engine's; it has a sequence for each call.
+        profile: The engine's, see ``settled``.
         tokenizer: Of the real engine.
         costs: What its steps take.
         replies: What it says.
         hints: Whether callers' words are told while they are said.
+        sequences: How many the engine has; one for each call by default.
     """
+    config = dataclasses.replace(profile.engine, sequences=sequences or simulation.calls, admission="limit")
+    profile = profile.model_copy(update={"engine": config})
     return run_in_virtual_time(_simulate(simulation, objective, profile, tokenizer, costs, replies, hints=hints))
 
 
@@ -134,14 +144,14 @@ async def _simulate(
     replies: Replies,
     *,
     hints: bool,
-) -> LoadPoint:
+) -> tuple[LoadPoint, JudgedRun]:
     loop = asyncio.get_running_loop()
-    config = dataclasses.replace(profile.engine, sequences=simulation.calls, admission="limit")
+    config = profile.engine
     backend = SimulatedBackend(
         tokenizer,
         costs,
         clock=StepClock(),
-        sequences=simulation.calls,
+        sequences=config.sequences,
         context_per_call=config.context_per_call,
         max_batch_tokens=config.batch_tokens,
         split_kv=tokenizer.info.split_kv,
@@ -157,4 +167,4 @@ async def _simulate(
         await engine.close()
     # A virtual step counts its own time; what else a step takes, its driver adds.
     steps_ms = busy_ms + costs.step_ms * backend.counters.batches
-    return LoadPoint.of(judged, min(1.0, steps_ms / 1e3 / judged.run.wall_s), objective)
+    return LoadPoint.of(judged, min(1.0, steps_ms / 1e3 / judged.run.wall_s), objective), judged

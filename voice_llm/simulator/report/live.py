@@ -20,6 +20,7 @@ from ..script import CallScript
 __all__ = ["LiveView"]
 
 _SHOWN_CALLS: Final = 16
+_NAME_CHARS: Final = 18
 _WINDOW: Final = 200
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 
@@ -91,14 +92,11 @@ class LiveView(Watcher):
         return grid
 
     def _table(self) -> Table:
-        table = Table(box=None, padding=(0, 2), header_style="dim")
-        for heading, justify in (
-            ("call", "left"),
-            ("turn", "right"),
-            ("first speech", "right"),
-            ("last words", "left"),
-        ):
-            table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+        table.add_column("call", no_wrap=True, min_width=_NAME_CHARS)
+        table.add_column("turn", justify="right", no_wrap=True, min_width=5)
+        table.add_column("first speech", justify="right", no_wrap=True, min_width=12)
+        table.add_column("last words", ratio=1, no_wrap=True, overflow="ellipsis")
         for line in list(self._lines.values())[:_SHOWN_CALLS]:
             table.add_row(*self._row(line))
         hidden = len(self._lines) - _SHOWN_CALLS

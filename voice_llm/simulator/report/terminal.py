@@ -28,6 +28,8 @@ def render_report(report: Report) -> Iterator[RenderableType]:
         yield _failure_table(failures)
     yield _time_table(report)
     yield _share_table(report)
+    if report.errors:
+        yield _error_table(report)
     for note in report.notes:
         yield Text(f"note: {note}", style="dim")
     if report.objective:
@@ -64,14 +66,14 @@ def _is_good(report: Report) -> bool:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=SIMPLE_HEAD)
-    table.add_column(first)
+    table.add_column(first, no_wrap=True)
     for heading in others:
         table.add_column(heading, justify="right")
     return table
 
 
 def _scenario_table(report: Report) -> Table:
-    table = _table("scenario", "calls", "turns", "met", "missed", "needs better model", "not judged")
+    table = _table("scenario", "calls", "turns", "met", "missed", "better model", "unjudged")
     for s in report.scenarios:
         better = f"{s.better_model_passed} of {s.better_model_passed + s.better_model_failed}"
         table.add_row(
@@ -119,8 +121,18 @@ def _share_table(report: Report) -> Table:
     for name, share in SHARES.items():
         if (value := report.shares.get(name)) is not None:
             table.add_row(share.title, f"{value:.1%}")
-    for error, count in report.errors.items():
-        table.add_row(Text(error, style="red"), f"{count} x")
+    return table
+
+
+def _error_table(report: Report) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("failure", overflow="fold")
+    table.add_column("times", justify="right")
+    errors = list(report.errors.items())
+    for error, count in errors[:_SHOWN_FAILURES]:
+        table.add_row(Text(error, style="red"), str(count))
+    if len(errors) > _SHOWN_FAILURES:
+        table.add_row(f"and {len(errors) - _SHOWN_FAILURES} more")
     return table
 
 
