@@ -132,7 +132,7 @@ class SimulateRun:
     def _write(self, report: Report, changes: Sequence[Change]) -> None:
         if self.folder is None:
             return
-        before = self.compare_with.stem if self.compare_with is not None else ""
+        before = str(self.compare_with) if self.compare_with is not None else ""
         try:
             (self.folder / "report.json").write_text(report.to_json(), encoding="utf-8")
             page = render_page(report, changes=changes, before=before)

@@ -43,7 +43,7 @@ class Share:
 
 
 TIMES: Final[Mapping[str, Time]] = {
-    "queue": Time("waited in the engine's queue", lambda turn: turn.queue_ms),
+    "queue": Time("waited in the queue", lambda turn: turn.queue_ms),
     "first_token": Time("first token", lambda turn: turn.first_token_ms),
     "first_chunk": Time("first chunk", lambda turn: turn.first_chunk_ms),
     "first_speech": Time("first speech", lambda turn: turn.first_speech_ms),
@@ -89,8 +89,8 @@ def _unheard(run: JudgedRun) -> float | None:
 SHARES: Final[Mapping[str, Share]] = {
     "gaps": Share("replies with a silence inside", _gaps),
     "errors": Share("calls in which something failed", _errors),
-    "expectations": Share("expectations met, of those that count", _expectations, "high"),
-    "cached": Share("prompt tokens that were in the cache", _cached, "high"),
+    "expectations": Share("expectations met that count", _expectations, "high"),
+    "cached": Share("prompt tokens from the cache", _cached, "high"),
     "unheard": Share("words generated but never heard", _unheard),
 }
 

@@ -71,7 +71,8 @@ class TurnResult:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        if self.first_token_ms is None and (self.first_speech_ms is not None or self.text):
+        came = self.first_speech_ms is not None or self.text
+        if came and self.first_token_ms is None and self.first_audio_ms is None:
             raise ValueError(f"{self.call_id}, turn {self.turn}: speech without a first token")
         times = [0.0, self.first_token_ms, self.first_speech_ms, self.total_ms]
         _check_order((t for t in times if t is not None), f"{self.call_id}, turn {self.turn}")
@@ -86,6 +87,8 @@ class TurnResult:
     @property
     def first_chunk_ms(self) -> float | None:
         """Until the first speakable text, by the target's clock where it tells; else as ``first_speech_ms``."""
+        if self.first_audio_ms is not None:
+            return None
         told = self.timings.first_chunk_ms if self.timings else None
         return self.first_speech_ms if told is None else told
 

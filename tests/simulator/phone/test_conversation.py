@@ -95,10 +95,12 @@ def test_last_reply_is_heard_to_its_end_before_hanging_up() -> None:
     assert conversation.finished
 
 
-def test_speech_is_said_as_it_was_synthesised() -> None:
+@pytest.mark.parametrize("noise_dbfs", [-60.0, -30.0])
+def test_speech_is_said_over_the_noise_of_the_line(noise_dbfs: float) -> None:
     spoken = line()
-    conversation = Conversation([spoken], Manners(wait_for_greeting=False))
-    said = np.concatenate([conversation.step(QUIET) for _ in range(40)])
+    conversation = Conversation([spoken], Manners(wait_for_greeting=False, noise_dbfs=noise_dbfs))
+    said = np.concatenate([conversation.step(QUIET) for _ in range(40)]).astype(float)
     start = conversation.utterances[0].start
-    assert np.array_equal(said[start : start + len(spoken.samples)], spoken.samples)
-    assert 0 < np.abs(said[:start]).max() < 500
+    beside = said[start : start + len(spoken.samples)] - spoken.samples
+    for noise in (beside, said[:start]):
+        assert 20 * np.log10(np.sqrt(np.mean(noise**2)) / 32768) == pytest.approx(noise_dbfs, abs=1.0)

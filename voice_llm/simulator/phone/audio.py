@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FRAME_S", "FRAME_SAMPLES", "SAMPLE_RATE", "Samples", "amplitude", "line_noise", "silence"]
+__all__ = ["FRAME_S", "FRAME_SAMPLES", "SAMPLE_RATE", "Samples", "amplitude", "line_noise", "mixed", "silence"]
 
 Samples: TypeAlias = npt.NDArray[np.int16]
 """Mono PCM, shape (samples,)."""
@@ -28,6 +28,12 @@ def silence(samples: int) -> Samples:
 def amplitude(dbfs: float) -> float:
     """Return the sample value of a level in dB below full scale."""
     return float(_FULL_SCALE * 10 ** (dbfs / 20))
+
+
+def mixed(one: Samples, other: Samples) -> Samples:
+    """Return two sounds of one length at once; what is too loud is cut off."""
+    total: npt.NDArray[np.int32] = one.astype(np.int32) + other
+    return np.clip(total, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 
 def line_noise(samples: int, level_dbfs: float, *, seed: int = 0) -> Samples:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .audio import FRAME_SAMPLES, SAMPLE_RATE, Samples, line_noise
+from .audio import FRAME_SAMPLES, SAMPLE_RATE, Samples, line_noise, mixed
 from .errors import CallTooLongError, NoReplyError
 from .script import SpokenLine
 from .speech_edges import first_audible, last_audible
@@ -29,7 +29,7 @@ class Manners:
         dropped_reply_timeout_s: How long it waits where the bot has dropped a reply that it had begun; it goes on then.
         pause_s: How long the bot is silent before the caller hangs up, or begins where there is no greeting.
         max_call_s: How long the whole call may take.
-        noise_dbfs: Level of the line noise between utterances.
+        noise_dbfs: Level of the line noise.
     """
 
     wait_for_greeting: bool = True
@@ -196,5 +196,5 @@ class Conversation:
             begun = self._position - self.utterances[-1].start
             if begun >= 0:
                 speech = self.utterances[-1].spoken.samples[begun : begun + FRAME_SAMPLES]
-                frame[: len(speech)] = speech
+                frame[: len(speech)] = mixed(frame[: len(speech)], speech)
         return frame

@@ -61,7 +61,7 @@ class AudioTarget:
             manners = Manners(
                 wait_for_greeting=self._waits_for_greeting, pause_s=script.think_s, noise_dbfs=_noise_dbfs(script)
             )
-            caller = PhoneCaller(self._url, lines, manners=manners, call_sid=call_id)
+            caller = PhoneCaller(self._url, lines, manners=manners, clock=clock, call_sid=call_id)
             began_s = clock()
             call: PhoneCall | None
             try:
@@ -110,10 +110,18 @@ def _turns(call: PhoneCall, numbers: Sequence[int], call_id: str, began_s: float
     """Read the turns; that a reply was broken off is known from the line after it."""
     for turn, following, number in zip(call.turns, [*call.turns[1:], None], numbers, strict=False):
         stopped_ms = following.stop_ms if following is not None and following.barge_in else None
-        yield _turn(turn, number, call_id, began_s, stopped_ms)
+        interrupted_ms = turn.stop_ms if turn.barge_in else None
+        yield _turn(turn, number, call_id, began_s, stopped_ms, interrupted_ms)
 
 
-def _turn(turn: PhoneTurn, number: int, call_id: str, began_s: float, stopped_ms: float | None) -> TurnResult:
+def _turn(
+    turn: PhoneTurn,
+    number: int,
+    call_id: str,
+    began_s: float,
+    stopped_ms: float | None,
+    interrupted_ms: float | None,
+) -> TurnResult:
     heard = turn.reply_start_s is not None
     first_ms = turn.voice_to_voice_ms if heard else None
     if first_ms is not None and not (math.isfinite(first_ms) and first_ms >= 0):
@@ -125,7 +133,6 @@ def _turn(turn: PhoneTurn, number: int, call_id: str, began_s: float, stopped_ms
         said=turn.said,
         spoke_s=began_s + turn.speech_start_s,
         asked_s=began_s + turn.speech_end_s,
-        first_token_ms=first_ms,
         first_speech_ms=first_ms,
         first_audio_ms=first_ms,
         total_ms=max(0.0, (until_s - turn.speech_end_s) * 1e3, first_ms or 0.0),
@@ -133,5 +140,6 @@ def _turn(turn: PhoneTurn, number: int, call_id: str, began_s: float, stopped_ms
         text=turn.reply or "",
         is_sound=turn.reply is None,
         stopped_ms=stopped_ms,
+        interrupted_ms=interrupted_ms,
         error=None if heard else "no_reply: nothing was heard",
     )

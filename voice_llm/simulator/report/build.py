@@ -51,7 +51,10 @@ def build_report(
             "completion": usage.completion_tokens,
         },
         errors=dict(Counter(run.errors).most_common()),
-        objective=tuple(BoundReport(text=c.bound.text, found=c.found, met=c.met) for c in objective),
+        objective=tuple(
+            BoundReport(text=c.bound.text, found=c.found, met=c.met, metric=c.bound.metric, limit=c.bound.limit)
+            for c in objective
+        ),
         scenarios=tuple(_scenarios(judged)),
         notes=tuple(notes),
     )

@@ -45,6 +45,9 @@ class BoundReport(BaseModel):
     text: str
     found: str
     met: bool
+    metric: str
+    limit: float
+    """Milliseconds, or a share from 0 to 1."""
 
 
 class VerdictReport(BaseModel):

@@ -71,7 +71,8 @@ def _curves(report: Report) -> str:
         for name, style in _CURVES.items()
         if (values := [ms for turn in turns if (ms := getattr(turn, f"{name}_ms")) is not None])
     }
-    return curves(series, label="share of the turns by latency") if series else ""
+    limits = [bound.limit for bound in report.objective if bound.metric in _CURVES]
+    return curves(series, label="share of the turns by latency", limits=limits) if series else ""
 
 
 def _dots(report: Report) -> str:

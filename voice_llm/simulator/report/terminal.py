@@ -39,7 +39,9 @@ def render_report(report: Report) -> Iterator[RenderableType]:
 
 def comparison_table(changes: Sequence[Change], *, before: str) -> Table:
     """Return two runs side by side."""
-    table = _table("compared with", before, "now", "difference", "")
+    table = Table(box=SIMPLE_HEAD, title=f"compared with {before}", title_justify="left")
+    for heading in ("", "before", "now", "difference", ""):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for change in changes:
         style = _COLOURS[change.verdict]
         table.add_row(change.name, change.before, change.now, change.difference, change.verdict, style=style)
