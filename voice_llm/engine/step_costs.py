@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
@@ -73,7 +74,7 @@ class StepCosts:
         except (TypeError, ValueError, KeyError) as error:
             raise ConfigError(f"these are no step costs: {error}") from None
         flat = [*costs.decode_ms, *costs.prefill_ms, *(v for v in values.values() if isinstance(v, float))]
-        if not costs.decode_ms or len(costs.prefill_ms) != 3 or min(flat) < 0:
+        if not costs.decode_ms or len(costs.prefill_ms) != 3 or not all(0 <= cost < math.inf for cost in flat):
             raise ConfigError("these are no step costs: there are too few of them, or some are negative")
         return costs
 
