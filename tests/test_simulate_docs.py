@@ -47,5 +47,5 @@ def test_page_explains_every_figure() -> None:
 
 def test_python_of_the_page_imports_what_there_is() -> None:
     (text,) = blocks("python")
-    imports = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
     exec(compile(ast.Module(imports, []), "docs/simulate.md", "exec"), {})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.live import Live
+from rich.text import Text
 
 from ..errors import ConfigError
 from ..simulator.arrivals import parse_arrivals
@@ -151,7 +152,7 @@ class SimulateRun:
         for part in render_report(report):
             out.print(part)
         if self.folder is not None:
-            out.print(f"report: {self.folder / 'report.html'}, {self.folder / 'report.json'}")
+            out.print(Text(f"report: {self.folder / 'report.html'}, {self.folder / 'report.json'}"))
 
 
 def _names(names: Sequence[str]) -> list[str]:

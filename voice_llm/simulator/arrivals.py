@@ -51,7 +51,7 @@ def parse_arrivals(text: str) -> Arrivals:
 
 def _in_range(kind: str, numbers: list[float]) -> bool:
     if kind in ("bursts", "spread"):
-        return numbers[0] >= 1 and numbers[0] == int(numbers[0]) and all(0 < number < 1e6 for number in numbers)
+        return numbers[0] >= 1 and numbers[0].is_integer() and all(0 < number < 1e6 for number in numbers)
     return min(numbers) >= 0 and 0 < max(numbers) < 1e6
 
 

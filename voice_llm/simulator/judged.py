@@ -40,10 +40,12 @@ class JudgedRun:
     Attributes:
         run: What came.
         turns: Those turns that have a scenario.
+        scenarios: The names of the scenarios that were called, in the order of their first calls.
     """
 
     run: RunResult
     turns: tuple[JudgedTurn, ...]
+    scenarios: tuple[str, ...] = ()
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -77,6 +79,7 @@ def judge_run(run: RunResult, scenarios: Sequence[Scenario], *, times_count: boo
             if call.script in by_name
             for turn in call.turns
         ),
+        tuple(dict.fromkeys(call.script for call in run.calls if call.script in by_name)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ class Simulation:
     Attributes:
         scenarios: What callers call about; in random order, each as often as the others.
         calls: How many callers are on the phone at once, where there are no arrivals.
-        duration_s: How long callers dial; None until each scenario was called once, or each caller has called once
-            where there are more of those.
+        duration_s: How long callers dial, in seconds at a speed of 1; None until each scenario was called once, or each
+            caller has called once where there are more of those.
         arrivals: When callers dial who do not wait for others to hang up; needs ``duration_s``.
         speed: Persons do everything so many times as fast; latencies and gaps are a person's at 1 only.
         seed: The same one gives the same persons, words and moments.
@@ -53,6 +54,14 @@ class Simulation:
             raise InvalidRequestError("there is no scenario to run", param="scenarios")
         if self.arrivals is not None and self.duration_s is None:
             raise InvalidRequestError("arrivals need a duration_s: they have no end of their own", param="duration_s")
+        if self.duration_s is not None and not 0 < self.duration_s < math.inf:
+            raise InvalidRequestError(f"duration_s must be more than 0, not {self.duration_s!r}", param="duration_s")
+        by_name = {scenario.name: scenario for scenario in self.scenarios}
+        for scenario in self.scenarios:
+            if scenario != by_name[scenario.name]:
+                raise InvalidRequestError(
+                    f"two scenarios are called {scenario.name!r}; give each its own name", param="scenarios"
+                )
 
     @property
     def total_calls(self) -> int | None:
@@ -99,7 +108,7 @@ class Simulation:
                 target,
                 scripts,
                 concurrent=self.calls,
-                duration_s=self.duration_s,
+                duration_s=None if self.duration_s is None else self.duration_s / self.speed,
                 ramp_s=_RAMP_S * self.calls / self.speed,
                 speed=self.speed,
                 run_id=run_id,

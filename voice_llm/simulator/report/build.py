@@ -12,7 +12,7 @@ from ..metrics import SHARES, TIMES, share_of, values_of
 from ..objective import Checked
 from ..percentiles import percentile
 from ..results import CallResult, TurnResult
-from .model import BoundReport, CallReport, Figures, Report, ScenarioReport, TurnReport, VerdictReport
+from .model import FORMAT, BoundReport, CallReport, Figures, Report, ScenarioReport, TurnReport, VerdictReport
 
 __all__ = ["build_report"]
 
@@ -38,6 +38,7 @@ def build_report(
     turns = {(turn.result.call_id, turn.result.turn): turn for turn in judged.turns}
     usage = sum((turn.usage for turn in run.turns if turn.usage), Usage())
     return Report(
+        format=FORMAT,
         title=title,
         about=about,
         concurrent=run.concurrent,
@@ -111,7 +112,7 @@ def _turn(turn: TurnResult, judged: JudgedTurn | None, began_s: float) -> TurnRe
 def _scenarios(judged: JudgedRun) -> list[ScenarioReport]:
     calls = Counter(call.script for call in judged.run.calls)
     reports = []
-    for name in dict.fromkeys(turn.scenario for turn in judged.turns):
+    for name in judged.scenarios:
         turns = [turn for turn in judged.turns if turn.scenario == name]
         part = JudgedRun(judged.run, tuple(turns))
         passed, failed, not_judged = Outcome.PASSED, Outcome.FAILED, Outcome.NOT_JUDGED

@@ -127,7 +127,8 @@ class Report(BaseModel):
 
     model_config = _CONFIG
 
-    format: Literal[1] = FORMAT
+    format: Literal[1]
+    """Of the file."""
     title: str
     about: Mapping[str, str]
     """What was run, where and when."""

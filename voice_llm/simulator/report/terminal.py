@@ -39,7 +39,7 @@ def render_report(report: Report) -> Iterator[RenderableType]:
 
 def comparison_table(changes: Sequence[Change], *, before: str) -> Table:
     """Return two runs side by side."""
-    table = Table(box=SIMPLE_HEAD, title=f"compared with {before}", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, title=Text(f"compared with {before}"), title_justify="left")
     for heading in ("", "before", "now", "difference", ""):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for change in changes:
@@ -51,12 +51,16 @@ def comparison_table(changes: Sequence[Change], *, before: str) -> Table:
 def verdict(report: Report) -> str:
     """Say in a line how the run did."""
     calls, turns = len(report.calls), sum(len(call.turns) for call in report.calls)
-    parts = [f"{calls} call{'s' * (calls != 1)}, {turns} turns in {report.wall_s:.1f} s"]
+    parts = [f"{calls} call{'s' * (calls != 1)}, {turns} turn{'s' * (turns != 1)} in {report.wall_s:.1f} s"]
     if report.errors:
-        parts.append(f"{sum(report.errors.values())} failures")
+        failures = sum(report.errors.values())
+        parts.append(f"{failures} failure{'s' * (failures != 1)}")
     if report.scenarios:
         missed = report.expectations_failed
-        parts.append(f"{missed} expectation{'s' * (missed != 1)} missed" if missed else "all expectations met")
+        if missed:
+            parts.append(f"{missed} expectation{'s' * (missed != 1)} missed")
+        elif not report.errors:
+            parts.append("all expectations met")
     if report.objective:
         parts.append("objective met" if report.objective_met else "objective missed")
     return ", ".join(parts)

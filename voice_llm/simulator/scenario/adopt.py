@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any, Final
 
+from ...config.explain import unknown
 from ...errors import ConfigError
 
 __all__ = ["adopt"]
@@ -68,7 +70,7 @@ def _anchor(send_after: dict[str, Any], number: int) -> dict[str, Any]:
     event = send_after.get("event")
     if event is None:
         return send_after
-    if event not in _ANCHORS:
+    if not isinstance(event, str) or event not in _ANCHORS:
         raise ConfigError(
             f"the caller cannot wait for {event!r}, but for one of {', '.join(_ANCHORS)}, or for a word",
             param=f"turns.{number}.send_after.event",
@@ -83,6 +85,8 @@ def _expectation(expectation: Any, number: int, notes: list[str]) -> Any:
     event = expectation.get("event", "response")
     if event in _REPLIES:
         event = "response"
+    elif not isinstance(event, str) or (event not in _OWN and get_close_matches(event, (*_REPLIES, *_OWN))):
+        raise ConfigError(unknown("event", str(event), (*_REPLIES, *_OWN)), param=f"turns.{number}.expect")
     elif event not in _OWN:
         notes.append(f"turn {number + 1}: event {event} is not checked")
         return None

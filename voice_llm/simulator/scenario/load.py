@@ -112,6 +112,9 @@ def _scenario(data: dict[str, Any], location: Location, document: Document) -> S
     source = document.place_of(()).file
     try:
         adopted, notes = adopt(data)
+        for key in ("source", "notes"):
+            if key in adopted:
+                raise ConfigError(unknown("key", key, Scenario.model_fields), param=key)
         text = json.dumps({**adopted, "source": str(source), "notes": notes})
         return LoadedScenario.model_validate_json(text)
     except ConfigError as error:
@@ -122,7 +125,11 @@ def _scenario(data: dict[str, Any], location: Location, document: Document) -> S
 
 def _explained(error: ValidationError, location: Location, document: Document) -> ConfigError:
     lines = []
-    for path, text in findings(error, Scenario):
+    found = findings(error, Scenario)
+    for path, text in found:
+        # What is wrong inside of a list makes pydantic find fault with the list too.
+        if any(other.startswith(f"{path}.") for other, _ in found):
+            continue
         within = _parts(path)
         # What a scenario of several does not say itself stands at the top of the file.
         own = (*location, *within)

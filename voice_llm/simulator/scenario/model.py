@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from ...config.language import check_language
-from ...errors import ConfigError
+from ...errors import ConfigError, InvalidRequestError
 
 __all__ = [
     "Event",
@@ -235,7 +236,9 @@ class ScenarioTurn(BaseModel):
     """Longest reply, in tokens."""
     expect: tuple[Expectation, ...] = ()
     """What is expected of the reply."""
-    reference: Annotated[Reference | None, BeforeValidator(_reference)] = None
+    reference: Annotated[
+        Reference | None, BeforeValidator(_reference, json_schema_input_type=str | Reference | None)
+    ] = None
     """A good answer: a text, or ``text`` and ``calls``."""
 
     @model_validator(mode="after")
@@ -285,12 +288,19 @@ class Scenario(BaseModel):
     @field_validator("language")
     @classmethod
     def _check_language(cls, language: str) -> str:
-        return check_language(language)
+        try:
+            return check_language(language)
+        except InvalidRequestError as error:
+            # The field's own name is told already.
+            raise ConfigError(str(error)) from None
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
         if (first := self.turns[0].send_after) is not None and first.interrupts:
             raise ConfigError("nothing comes before the first turn that it could interrupt", param="turns.0.send_after")
+        for number, (before, turn) in enumerate(pairwise(self.turns), 1):
+            if turn.send_after is not None and turn.send_after.interrupts and not (before.user and turn.user):
+                raise ConfigError("only words interrupt, and only a reply", param=f"turns.{number}.send_after")
         for number, turn in enumerate(self.turns[:-1]):
             if turn.hang_up_after is not None:
                 raise ConfigError("turns follow after the caller has hung up", param=f"turns.{number}.hang_up_after")

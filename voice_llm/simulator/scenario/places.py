@@ -80,6 +80,8 @@ def read_yaml(path: Path, *, including: tuple[Path, ...] = ()) -> Document:
         return reader.document()
     except yaml.YAMLError as error:
         raise ConfigError(f"{_place_of_error(path, error)}: {_words_of(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: brackets or lists stand too deep in one another") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -122,7 +124,13 @@ class _Reader:
             return self._mapping(node, location, (*around, node))
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*location, n), (*around, node)) for n, item in enumerate(node.value)]
-        return self._loader.construct_object(node)
+        try:
+            value = self._loader.construct_object(node)
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"{self._place(node)}: {node.value[:40]!r} cannot be read: {error}") from None
+        if not isinstance(value, str | int | float | None):
+            raise ConfigError(f"{self._place(node)}: {node.tag} is no text, number or boolean")
+        return value
 
     def _mapping(self, node: yaml.MappingNode, location: Location, around: tuple[yaml.Node, ...]) -> dict[str, Any]:
         own = {self._key(key) for key, _ in node.value}
