@@ -37,6 +37,8 @@ _PROOFS: Final = {
     "phone-calls": "phone_calls.voice_to_voice",
     "streaming": "streaming.token_path",
     "hostile": "hostile.two_hundred",
+    "scenarios": "scenarios.built_in_scenarios",
+    "virtual-hour": "scenarios.virtual_hour",
     "queue-theory": "queue_theory.queue_theory",
     "simulation": "agreement.simulation_agrees",
     "abort": "serving.abort",

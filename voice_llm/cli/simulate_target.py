@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..config import Profile
 from ..engine.step_costs import StepCosts
 from ..errors import ConfigError, VoiceLLMError
 from ..simulator import EngineTarget, OpenAITarget, Target
@@ -19,20 +18,9 @@ from ..simulator.caller import Clock, Sleep
 from ..simulator.targets import CallHolder
 from .options import EngineOptions
 
-__all__ = ["DEFAULT_COSTS", "Called", "TargetOptions"]
+__all__ = ["Called", "TargetOptions"]
 
 _ALLOWED: Final = "engine, virtual, grpc://HOST:PORT, ws://HOST:PORT, http://HOST:PORT/v1 or audio:ws://HOST:PORT/PATH"
-
-DEFAULT_COSTS: Final = StepCosts(
-    decode_ms=tuple(8.0 + 4.3 * rows for rows in range(1, 33)),
-    row_ms=4.3,
-    context_ms=1.0,
-    prefill_ms=(4.0, 2.0, 0.6),
-    copy_ms_per_token=0.004,
-    sample_ms=0.1,
-    step_ms=0.4,
-)
-"""SmolLM2-135M on two CPU cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,28 +117,14 @@ class TargetOptions:
 
     @asynccontextmanager
     async def _open_virtual(self, quiet: bool) -> AsyncIterator[Called]:
-        from ..simulator.virtual import SimulatedBackend, StepClock, VirtualEngine, VirtualTarget, WordTokenizer
+        from ..simulator.virtual import VirtualTarget, virtual_engine
 
-        profile = self.engine.settled_profile()
-        costs = read_costs(self.costs) if self.costs is not None else DEFAULT_COSTS
-        config = profile.engine
-        backend = SimulatedBackend(
-            WordTokenizer(),
-            costs,
-            clock=StepClock(),
-            sequences=config.sequences,
-            context_per_call=config.context_per_call,
-            max_batch_tokens=config.batch_tokens,
-            seed=self.seed,
-        )
-        engine = await VirtualEngine.start(backend, _without_template(profile), config=config)
-        try:
+        costs = read_costs(self.costs) if self.costs is not None else None
+        async with await virtual_engine(self.engine.settled_profile(), costs, seed=self.seed) as engine:
             named = str(self.costs) if self.costs is not None else "of SmolLM2-135M on two CPU cores"
             about = {"target": "engine in virtual time", "step costs": named}
             loop = asyncio.get_running_loop()
             yield Called(VirtualTarget(engine), about, clock=loop.time, run_id="virtual")
-        finally:
-            await engine.close()
 
     @asynccontextmanager
     async def _open_grpc(self, quiet: bool) -> AsyncIterator[Called]:
@@ -200,11 +174,6 @@ def read_costs(path: Path) -> StepCosts:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", param="costs") from None
     return StepCosts.from_json(data.get("costs", data) if isinstance(data, dict) else data)
-
-
-def _without_template(profile: Profile) -> Profile:
-    """The words of a simulation are no model's tokens: they go with a template of their own."""
-    return profile.model_copy(update={"chat_template": None})
 
 
 async def _first_model(base_url: str, headers: dict[str, str]) -> str:

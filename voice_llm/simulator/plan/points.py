@@ -20,7 +20,7 @@ from ..percentiles import bootstrap_interval, percentile
 from ..run import Watcher
 from ..simulation import Simulation
 from ..targets import EngineTarget
-from ..virtual import Replies, SimulatedBackend, StepClock, VirtualEngine, VirtualTarget
+from ..virtual import Replies, VirtualTarget, virtual_engine
 
 __all__ = ["LoadPoint", "MeasuredTime", "measure_point", "simulate_point"]
 
@@ -146,18 +146,7 @@ async def _simulate(
     hints: bool,
 ) -> tuple[LoadPoint, JudgedRun]:
     loop = asyncio.get_running_loop()
-    config = profile.engine
-    backend = SimulatedBackend(
-        tokenizer,
-        costs,
-        clock=StepClock(),
-        sequences=config.sequences,
-        context_per_call=config.context_per_call,
-        max_batch_tokens=config.batch_tokens,
-        split_kv=tokenizer.info.split_kv,
-        seed=simulation.seed,
-    )
-    engine = await VirtualEngine.start(backend, profile, config=config)
+    engine = await virtual_engine(profile, costs, tokenizer=tokenizer, seed=simulation.seed)
     try:
         before = (await engine.stats()).batcher.step_ms
         target = VirtualTarget(engine, replies=replies, early=hints)
@@ -166,5 +155,5 @@ async def _simulate(
     finally:
         await engine.close()
     # A virtual step counts its own time; what else a step takes, its driver adds.
-    steps_ms = busy_ms + costs.step_ms * backend.counters.batches
+    steps_ms = busy_ms + costs.step_ms * engine.simulated.counters.batches
     return LoadPoint.of(judged, min(1.0, steps_ms / 1e3 / judged.run.wall_s), objective), judged

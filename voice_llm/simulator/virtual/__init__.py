@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from .backend import SimulatedBackend
 from .clock import StepClock
-from .engine import VirtualEngine
+from .engine import SMOLLM2_ON_TWO_CORES, VirtualEngine, virtual_engine
 from .target import Replies, VirtualTarget, recorded_replies, scripted_replies
 from .words import WordTokenizer
 
 __all__ = [
+    "SMOLLM2_ON_TWO_CORES",
     "Replies",
     "SimulatedBackend",
     "StepClock",
@@ -17,4 +18,5 @@ __all__ = [
     "WordTokenizer",
     "recorded_replies",
     "scripted_replies",
+    "virtual_engine",
 ]

@@ -8,19 +8,34 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, Final, ParamSpec, TypeVar
 
+from ...backend import Tokenizer
 from ...config import EngineConfig, Profile
+from ...engine.step_costs import StepCosts
 from ...observer import Observer
 from ...prompt import ToolFormat
 from ...runtime import Engine
 from ...runtime.watchdog import Watchdog
 from ...runtime.worker import EngineWorker
 from .backend import SimulatedBackend
+from .clock import StepClock
+from .words import WordTokenizer
 
-__all__ = ["VirtualEngine"]
+__all__ = ["SMOLLM2_ON_TWO_CORES", "VirtualEngine", "virtual_engine"]
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+SMOLLM2_ON_TWO_CORES: Final = StepCosts(
+    decode_ms=tuple(8.0 + 4.3 * rows for rows in range(1, 33)),
+    row_ms=4.3,
+    context_ms=1.0,
+    prefill_ms=(4.0, 2.0, 0.6),
+    copy_ms_per_token=0.004,
+    sample_ms=0.1,
+    step_ms=0.4,
+)
+"""Step costs of SmolLM2-135M on two CPU cores."""
+
 # How long a step takes that does nothing: otherwise time would stand still.
 _LEAST_STEP_S: Final = 1e-3
 
@@ -66,6 +81,40 @@ class VirtualEngine(Engine):
 
     def _on_loop(self, function: Callable[..., None], *args: Any) -> None:
         self._loop.call_soon(function, *args)
+
+
+async def virtual_engine(
+    profile: Profile,
+    costs: StepCosts | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    seed: int = 0,
+    max_calls: int | None = None,
+) -> VirtualEngine:
+    """Start an engine in virtual time.
+
+    Args:
+        profile: Its engine's sizes and choices are taken over; of the model only what the tokenizer has of it.
+        costs: What steps take; those of SmolLM2-135M on two CPU cores by default.
+        tokenizer: A real model's; pieces of words by default.
+        seed: Of how far single steps lie off their costs.
+        max_calls: As in ``Engine``.
+    """
+    config = profile.engine
+    backend = SimulatedBackend(
+        tokenizer or WordTokenizer(),
+        costs or SMOLLM2_ON_TWO_CORES,
+        clock=StepClock(),
+        sequences=config.sequences,
+        context_per_call=config.context_per_call,
+        max_batch_tokens=config.batch_tokens,
+        split_kv=tokenizer.info.split_kv if tokenizer is not None else True,
+        seed=seed,
+    )
+    if tokenizer is None:
+        # Pieces of words are no model's tokens: they go with a template of their own.
+        profile = profile.model_copy(update={"chat_template": None})
+    return await VirtualEngine.start(backend, profile, config=config, max_calls=max_calls)
 
 
 class _Unwatched(Watchdog):
