@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from voice_llm.cli.simulate_target import DEFAULT_COSTS
 from voice_llm.config import EngineConfig, Profile
 from voice_llm.config.profile import ModelSource
 from voice_llm.simulator.expectations import Outcome, Verdict
@@ -17,12 +16,9 @@ from voice_llm.simulator.script import CallerTurn, ScriptedReply
 from voice_llm.simulator.simulation import Simulation
 from voice_llm.simulator.virtual import (
     Replies,
-    SimulatedBackend,
-    StepClock,
-    VirtualEngine,
     VirtualTarget,
-    WordTokenizer,
     scripted_replies,
+    virtual_engine,
 )
 from voice_llm.testing import run_in_virtual_time
 
@@ -40,16 +36,12 @@ def scenario_of(name: str) -> Scenario:
 
 def call(name: str, *, replies: Replies = scripted_replies, calls: int = 1) -> JudgedRun:
     async def main() -> JudgedRun:
-        backend = SimulatedBackend(WordTokenizer(), DEFAULT_COSTS, clock=StepClock(), sequences=4)
-        engine = await VirtualEngine.start(backend, PROFILE)
-        try:
+        async with await virtual_engine(PROFILE) as engine:
             simulation = Simulation(scenarios=[scenario_of(name)], calls=calls)
             clock = asyncio.get_running_loop().time
             run = await simulation.run(VirtualTarget(engine, replies=replies), clock=clock, run_id="v")
             await engine.check_integrity()
             return run
-        finally:
-            await engine.close()
 
     return run_in_virtual_time(main())
 

@@ -121,7 +121,7 @@ def _call_of(pieces: list[_CallPiece]) -> ToolCall:
     text = "".join(piece.function.arguments or "" for piece in pieces) or "{}"
     try:
         arguments = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         arguments = None
     if not name or not isinstance(arguments, dict):
         raise TargetError(

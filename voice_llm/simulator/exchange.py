@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -11,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..errors import VoiceLLMError
-from ..events import ToolCall
+from ..events import ToolCall, Usage
 from .listening import HeardReply
 from .results import TurnResult
 from .script import CallScript, Moment
@@ -71,7 +70,9 @@ class Exchange:
         self._ended_s = self._asked_s
         self._heard = HeardReply(self._asked_s, script.listen_chars_per_s)
         self._calls: list[ToolCall] = []
+        self._usage: Usage | None = None
         self._more = asyncio.Event()
+        self._begun = False
         self.broken_off = False
         self.stopped_ms: float | None = None
         self.error: str | None = None
@@ -128,24 +129,37 @@ class Exchange:
             interrupted_ms=interrupted_ms,
             # Under names that are the same in each run.
             tool_calls=tuple(replace(call, tool_call_id=f"call_{n}") for n, call in enumerate(self._calls, 1)),
-            usage=self._call.usage,
+            usage=self._usage,
             timings=self._call.timings,
             error=self.error,
         )
 
     async def _read(self) -> None:
         """Take in the reply, and what comes after the tools that it asks for."""
+        self._begun = True
         for _ in range(_MOST_ROUNDS):
-            async with aclosing(self._call.turn([*self._asked, *self._since], self._max_tokens)) as pieces:
-                async for piece in pieces:
-                    self._heard.receive(piece, self._clock())
-                    self._more.set()
-            calls = self._call.tool_calls
-            self._calls += calls
+            try:
+                await self._read_round()
+            finally:
+                # What was asked of tools counts, also where the reply was broken off then.
+                calls = self._call.tool_calls
+                self._calls += calls
+                self._add_usage(self._call.usage)
             if not calls or self._call.runs_tools:
                 break
             self._use_tools(calls)
         self._heard.end(self._clock())
+
+    async def _read_round(self) -> None:
+        async with aclosing(self._call.turn([*self._asked, *self._since], self._max_tokens)) as pieces:
+            async for piece in pieces:
+                if not self.broken_off:
+                    self._heard.receive(piece, self._clock())
+                    self._more.set()
+
+    def _add_usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self._usage = usage if self._usage is None else self._usage + usage
 
     def _use_tools(self, calls: tuple[ToolCall, ...]) -> None:
         asked = [
@@ -162,7 +176,7 @@ class Exchange:
         reading = asyncio.create_task(self._read())
         try:
             while (at_s := self._heard.time_of(moment)) is None or at_s > self._clock():
-                if reading.done() and (at_s is None or at_s >= self.heard_until_s):
+                if reading.done() and (reading.exception() or at_s is None or at_s >= self.heard_until_s):
                     break
                 await self._wait(at_s, reading)
             else:
@@ -189,11 +203,13 @@ class Exchange:
         """Speak into the reply: it stops, and only what was heard of it counts."""
         self.broken_off = True
         self._ended_s = self._clock()
-        if not reading.done():
+        if self._begun:
             await self._call.interrupt(self._spoken())
+        if not reading.done():
             reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+            await asyncio.wait({reading})  # a cancellation of the caller's own comes through
+            if not reading.cancelled():
+                reading.result()
         self.stopped_ms = (self._clock() - self._ended_s) * 1e3
 
     def _spoken(self) -> str:

@@ -14,6 +14,8 @@ _SENTENCE_END: Final = re.compile(r"[.!?…]\s")
 _ENOUGH_CHARS: Final = 80
 # Shorter silences are rounding of the clock.
 _LEAST_GAP_S: Final = 1e-6
+# Times are sums of floating-point seconds: a character that ends now has been heard.
+_ROUNDING_CHARS: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,10 @@ class HeardReply:
         """Return what has been heard by then."""
         chars = 0
         for piece in self._played:
-            played = int((now_s - piece.starts_s) * self._chars_per_s)
-            chars = max(chars, piece.begin + min(max(0, played), piece.end - piece.begin))
+            if piece.starts_s > now_s:
+                break
+            played = int((now_s - piece.starts_s) * self._chars_per_s + _ROUNDING_CHARS)
+            chars = min(piece.begin + played, piece.end)
         return self.text[:chars]
 
     def time_of(self, moment: Moment) -> float | None:

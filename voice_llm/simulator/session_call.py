@@ -75,7 +75,8 @@ class SessionCall:
         self._incoming: asyncio.Queue[Event | VoiceLLMError] = asyncio.Queue()
         self._ready = asyncio.Event()
         self._turns = 0
-        self._spoken: str | None = None
+        self._asked = False
+        self._interrupted = False
         self.usage: Usage | None = None
         self.timings: Timings | None = None
         self.tool_calls: tuple[ToolCall, ...] = ()
@@ -90,11 +91,13 @@ class SessionCall:
 
     async def turn(self, messages: ChatMessages, max_tokens: int | None) -> AsyncGenerator[str, None]:
         """See ``TargetCall``."""
-        self.usage, self.timings, self.tool_calls, self._spoken = None, None, (), None
+        self.usage, self.timings, self.tool_calls = None, None, ()
+        self._asked = self._interrupted = False
         self._turns += 1
         turn_id = f"turn-{self._turns}"
         await self._wait_ready()
         self._wire.send(self._turn(turn_id, messages[-1], max_tokens))
+        self._asked = True
         ended = False
         try:
             while not ended:
@@ -110,12 +113,14 @@ class SessionCall:
                     ended = True
                     self._end_turn(event)
         finally:
-            if not ended and not self._reading.done():
-                self._wire.send({"type": "interrupt"} | ({} if self._spoken is None else {"spoken_text": self._spoken}))
+            if not ended and not self._interrupted and not self._reading.done():
+                self._wire.send({"type": "interrupt"})
 
     async def interrupt(self, spoken: str) -> None:
-        """See ``TargetCall``; it is told when the reply is broken off."""
-        self._spoken = spoken
+        """See ``TargetCall``; the server cuts its history even where the reply is complete already."""
+        self._interrupted = True
+        if self._asked and not self._reading.done():
+            self._wire.send({"type": "interrupt", "spoken_text": spoken})
 
     async def close(self) -> None:
         """Hang up."""

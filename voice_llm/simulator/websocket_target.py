@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
-from ..errors import ConfigError, EngineDeadError
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
+
+from ..errors import AtCapacityError, ConfigError, EngineDeadError
 from ..events import Timings
 from .chat_stream import shown
 from .script import CallScript
@@ -56,6 +58,7 @@ class WebSocketTarget:
 
         Raises:
             EngineDeadError: There is no server.
+            AtCapacityError: The server has no room.
             TargetError: The server does not take the call.
         """
         websockets = _import_websockets()
@@ -69,6 +72,9 @@ class WebSocketTarget:
         except websockets.InvalidStatus as error:
             response = error.response
             reason = shown(response.body or b"")
+            if response.status_code == 429:
+                seconds = response.headers.get("Retry-After", "")
+                raise AtCapacityError(reason, retry_after_s=float(seconds) if seconds.isdecimal() else 1.0) from None
             raise TargetError(f"HTTP {response.status_code}: {reason}", status=response.status_code) from None
         except (OSError, ValueError, TimeoutError, websockets.WebSocketException) as error:
             raise EngineDeadError(f"no call can be opened at {self._url}: {error}") from error
@@ -114,16 +120,33 @@ class _WebSocketWire:
                 return  # whoever reads is told why
 
 
+class _Event(BaseModel):
+    """What of an event is read here; a field that is there must be what it should."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    turn_id: str | None = None
+    text: str = ""
+    tool_call_id: str = ""
+    name: str = ""
+    arguments: dict[str, Any] = {}
+    usage: dict[str, NonNegativeInt] = {}
+    timings: dict[str, NonNegativeFloat | None] = {}
+
+    @model_validator(mode="after")
+    def _check_call(self) -> Self:
+        if self.type == "tool_call" and not (self.tool_call_id and self.name):
+            raise ValueError("a tool call has an id and a name")
+        return self
+
+
 def _read(message: str | bytes) -> Event:
     try:
-        event = json.loads(message)
-    except ValueError:
-        event = None
-    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-        raise TargetError(
-            f"the server says what is no event: {shown(message if isinstance(message, bytes) else message.encode())}"
-        )
-    return event
+        return _Event.model_validate_json(message).model_dump(exclude_unset=True)
+    except ValidationError:
+        sent = message if isinstance(message, bytes) else message.encode()
+        raise TargetError(f"the server says what is no event: {shown(sent)}") from None
 
 
 def _import_websockets() -> Any:
