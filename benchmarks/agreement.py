@@ -12,8 +12,7 @@ from typing import Final
 
 from voice_llm.simulator import JudgedRun, Simulation, find_scenarios, list_scenarios
 from voice_llm.simulator.metrics import TIMES, values_of
-from voice_llm.simulator.plan import LoadPoint, MeasuredTime, agreements, measure_point, settled, simulate_point
-from voice_llm.simulator.virtual import recorded_replies
+from voice_llm.simulator.plan import EngineModel, LoadPoint, MeasuredTime, agreements, measure_point, simulate_points
 
 from .common import Proof, engine_config, running_engine
 
@@ -35,24 +34,11 @@ async def simulation_agrees(
     config = engine_config(sequences=max(calls), context_per_call=_CONTEXT)
     async with running_engine(config) as engine:
         measured = [[await measure_point(engine, simulation, ()) for simulation in runs] for runs in simulations]
-        costs = await engine.step_costs()
-        replies = recorded_replies(turn for runs in measured for _, judged in runs for turn in judged.run.turns)
-        simulated = [
-            [
-                await asyncio.to_thread(
-                    simulate_point,
-                    simulation,
-                    (),
-                    profile=settled(engine),
-                    tokenizer=engine.backend,
-                    costs=costs,
-                    replies=replies,
-                    sequences=max(calls),
-                )
-                for simulation in runs
-            ]
-            for runs in simulations
-        ]
+        model = await EngineModel.of(engine, (turn for runs in measured for _, run in runs for turn in run.run.turns))
+        # One engine for all runs, in the same order, as the real one keeps what it has computed before.
+        every = [simulation for runs in simulations for simulation in runs]
+        found = iter(await asyncio.to_thread(simulate_points, every, (), model, sequences=max(calls)))
+    simulated = [[next(found) for _ in runs] for runs in simulations]
     return [_proof(n, real, virtual) for n, real, virtual in zip(calls, measured, simulated, strict=True)]
 
 

@@ -13,10 +13,11 @@ from voice_llm.simulator import CallerTurn, Simulation, find_scenarios, parse_ob
 from voice_llm.simulator.plan import (
     Agreement,
     CapacityPlan,
+    EngineModel,
     LoadPoint,
     MeasuredTime,
     find_capacity,
-    simulate_point,
+    simulate_points,
 )
 from voice_llm.simulator.script import ScriptedReply
 from voice_llm.simulator.virtual import WordTokenizer
@@ -105,14 +106,10 @@ def reply(turn: CallerTurn) -> ScriptedReply:
 
 def simulated(calls: int, costs: StepCosts = COSTS) -> LoadPoint:
     profile = Profile(name="plan", model=ModelSource(path="none.gguf"), engine=EngineConfig(context_per_call=4096))
-    point, judged = simulate_point(
-        Simulation(scenarios=find_scenarios(["hotel_booking"]), calls=calls, duration_s=120.0),
-        parse_objective("first_speech_p95<=1s"),
-        profile=profile,
-        tokenizer=WordTokenizer(),
-        costs=costs,
-        replies=reply,
-    )
+    model = EngineModel(profile=profile, tokenizer=WordTokenizer(), costs=costs, replies=reply)
+    simulation = Simulation(scenarios=find_scenarios(["hotel_booking"]), calls=calls, duration_s=120.0)
+    bounds = parse_objective("first_speech_p95<=1s")
+    ((point, judged),) = simulate_points([simulation], bounds, model, sequences=calls)
     assert judged.run.errors == ()
     return point
 

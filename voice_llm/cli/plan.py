@@ -19,12 +19,11 @@ from rich.text import Text
 from ..errors import ConfigError, VoiceLLMError
 from ..runtime import Engine
 from ..simulator.objective import Bound, parse_objective
-from ..simulator.plan import CapacityPlan, LoadPoint, find_capacity, measure_point, settled, simulate_point
+from ..simulator.plan import CapacityPlan, EngineModel, LoadPoint, find_capacity, measure_point, simulate_points
 from ..simulator.report import LiveView
 from ..simulator.results import TurnResult
 from ..simulator.scenario import Scenario, find_scenarios, list_scenarios
 from ..simulator.simulation import Simulation
-from ..simulator.virtual import Replies, recorded_replies
 from .client import consoles, print_json, show_error
 from .exit_codes import ExitCode, exit_code_of
 from .options import (
@@ -143,46 +142,43 @@ class _Planner:
         scenarios = self._scenarios()
         console = Console(stderr=True, quiet=self.quiet, highlight=False)
         async with self.engine.engine(quiet=self.quiet) as engine:
-            points, replies = await self._measure(engine, scenarios, bounds, console)
+            points, turns = await self._measure(engine, scenarios, bounds, console)
+            model = await EngineModel.of(engine, turns)
             measured = {point.calls: point for point in points}
-            costs = await engine.step_costs()
             simulated: dict[int, LoadPoint] = {}
 
-            def simulate(calls: int) -> None:
-                with console.status(f"{calls} calls in virtual time"):
-                    simulated[calls], _ = simulate_point(
-                        Simulation(scenarios=scenarios, calls=calls, duration_s=self.simulate_s, seed=self.seed),
-                        bounds,
-                        profile=settled(engine),
-                        tokenizer=engine.backend,
-                        costs=costs,
-                        replies=replies,
-                        sequences=max(calls, *self.measure),
-                    )
-                console.print(f"simulated: {_line(simulated[calls])}", soft_wrap=True)
+            def simulate(calls: Sequence[int], duration_s: float) -> None:
+                runs = [self._simulation(scenarios, n, duration_s) for n in calls]
+                with console.status(f"{' and '.join(map(str, calls))} calls in virtual time"):
+                    found = simulate_points(runs, bounds, model, sequences=max(*calls, *self.measure))
+                for n, (point, _) in zip(calls, found, strict=True):
+                    simulated[n] = point
+                    console.print(f"simulated: {_line(point)}", soft_wrap=True)
 
             def is_met(calls: int) -> bool:
                 """What was measured decides; beyond, what is simulated."""
                 if calls in measured:
                     return measured[calls].met
-                simulate(calls)
+                simulate([calls], self.simulate_s)
                 return simulated[calls].met
 
             # On a thread of its own, which has an event loop in virtual time.
-            for calls in measured:
-                await asyncio.to_thread(simulate, calls)
+            await asyncio.to_thread(simulate, self.measure, self.measure_s)
             capacity, limit = await asyncio.to_thread(
                 find_capacity, is_met, known=self.measure, start=max(self.measure), most=self.most
             )
         return CapacityPlan(
-            profile=engine.profile.name,
+            profile=model.profile.name,
             objective=self.objective,
             measured=tuple(points),
             simulated=tuple(simulated[calls] for calls in sorted(simulated)),
-            costs=costs,
+            costs=model.costs,
             capacity=capacity,
             limited_by=limit,
         )
+
+    def _simulation(self, scenarios: Sequence[Scenario], calls: int, duration_s: float) -> Simulation:
+        return Simulation(scenarios=scenarios, calls=calls, duration_s=duration_s, seed=self.seed)
 
     def _scenarios(self) -> tuple[Scenario, ...]:
         if self.names:
@@ -193,18 +189,18 @@ class _Planner:
 
     async def _measure(
         self, engine: Engine, scenarios: Sequence[Scenario], bounds: Sequence[Bound], console: Console
-    ) -> tuple[list[LoadPoint], Replies]:
+    ) -> tuple[list[LoadPoint], list[TurnResult]]:
         points: list[LoadPoint] = []
         turns: list[TurnResult] = []
         for calls in self.measure:
-            simulation = Simulation(scenarios=scenarios, calls=calls, duration_s=self.measure_s, seed=self.seed)
+            simulation = self._simulation(scenarios, calls, self.measure_s)
             view = LiveView(engine.clock, duration_s=self.measure_s)
             with Live(view, console=console, transient=True):
                 point, judged = await measure_point(engine, simulation, bounds, watcher=view)
             console.print(f"measured: {_line(point)}", soft_wrap=True)
             points.append(point)
             turns += judged.run.turns
-        return points, recorded_replies(turns)
+        return points, turns
 
 
 def _numbers(text: str) -> list[int]:

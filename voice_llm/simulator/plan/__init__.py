@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from .plan import Agreement, CapacityPlan, Replicas, agreements, find_capacity
-from .points import LoadPoint, MeasuredTime, measure_point, settled, simulate_point
+from .points import EngineModel, LoadPoint, MeasuredTime, measure_point, simulate_points
 
 __all__ = [
     "Agreement",
     "CapacityPlan",
+    "EngineModel",
     "LoadPoint",
     "MeasuredTime",
     "Replicas",
     "agreements",
     "find_capacity",
     "measure_point",
-    "settled",
-    "simulate_point",
+    "simulate_points",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from ...backend import Tokenizer
 from ...config import Profile
@@ -17,12 +17,13 @@ from ..judged import JudgedRun
 from ..metrics import values_of
 from ..objective import Bound, check_objective
 from ..percentiles import bootstrap_interval, percentile
+from ..results import TurnResult
 from ..run import Watcher
 from ..simulation import Simulation
 from ..targets import EngineTarget
-from ..virtual import Replies, VirtualTarget, virtual_engine
+from ..virtual import Replies, VirtualEngine, VirtualTarget, recorded_replies, virtual_engine
 
-__all__ = ["LoadPoint", "MeasuredTime", "measure_point", "simulate_point"]
+__all__ = ["EngineModel", "LoadPoint", "MeasuredTime", "measure_point", "simulate_points"]
 
 _TIMES: Final = ("first_token", "first_speech")
 
@@ -101,59 +102,71 @@ async def measure_point(
     return LoadPoint.of(judged, busy_ms / 1e3 / judged.run.wall_s, objective), judged
 
 
-def settled(engine: Engine) -> Profile:
-    """Return the profile as a real engine runs it, for one in virtual time."""
-    config = dataclasses.replace(engine.profile.engine, context_per_call=engine.backend.info.context_per_call)
-    return engine.profile.model_copy(update={"engine": config})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineModel:
+    """What is known of a real engine, so that one in virtual time can stand for it.
 
-
-def simulate_point(
-    simulation: Simulation,
-    objective: Sequence[Bound],
-    *,
-    profile: Profile,
-    tokenizer: Tokenizer,
-    costs: StepCosts,
-    replies: Replies,
-    hints: bool = True,
-    sequences: int | None = None,
-) -> tuple[LoadPoint, JudgedRun]:
-    """Let them call the engine in virtual time; blocks, and must not run on a thread with a running event loop.
-
-    Args:
-        simulation: Who calls.
-        objective: What should hold.
-        profile: The engine's, see ``settled``.
-        tokenizer: Of the real engine.
+    Attributes:
+        profile: Sizes and choices, as the real one runs with them.
+        tokenizer: Of the real one, which has to live for as long.
         costs: What its steps take.
         replies: What it says.
-        hints: Whether callers' words are told while they are said.
-        sequences: How many the engine has; one for each call by default.
     """
-    config = dataclasses.replace(profile.engine, sequences=sequences or simulation.calls, admission="limit")
-    profile = profile.model_copy(update={"engine": config})
-    return run_in_virtual_time(_simulate(simulation, objective, profile, tokenizer, costs, replies, hints=hints))
+
+    profile: Profile
+    tokenizer: Tokenizer
+    costs: StepCosts
+    replies: Replies
+
+    @classmethod
+    async def of(cls, engine: Engine, turns: Iterable[TurnResult]) -> Self:
+        """Read an engine; of ``turns`` the replies are said again."""
+        config = dataclasses.replace(engine.profile.engine, context_per_call=engine.backend.info.context_per_call)
+        return cls(
+            profile=engine.profile.model_copy(update={"engine": config}),
+            tokenizer=engine.backend,
+            costs=await engine.step_costs(),
+            replies=recorded_replies(turns),
+        )
+
+
+def simulate_points(
+    simulations: Sequence[Simulation], objective: Sequence[Bound], model: EngineModel, *, sequences: int
+) -> list[tuple[LoadPoint, JudgedRun]]:
+    """Let the callers of simulations, one after the other, call one engine in virtual time.
+
+    Blocks, and must not run on a thread with a running event loop.
+
+    Args:
+        simulations: Who calls.
+        objective: What should hold.
+        model: Of the real engine.
+        sequences: How many the engine has.
+    """
+    return run_in_virtual_time(_simulate(simulations, objective, model, sequences))
 
 
 async def _simulate(
-    simulation: Simulation,
-    objective: Sequence[Bound],
-    profile: Profile,
-    tokenizer: Tokenizer,
-    costs: StepCosts,
-    replies: Replies,
-    *,
-    hints: bool,
+    simulations: Sequence[Simulation], objective: Sequence[Bound], model: EngineModel, sequences: int
+) -> list[tuple[LoadPoint, JudgedRun]]:
+    config = dataclasses.replace(model.profile.engine, sequences=sequences, admission="limit")
+    profile = model.profile.model_copy(update={"engine": config})
+    async with await virtual_engine(
+        profile, model.costs, tokenizer=model.tokenizer, seed=simulations[0].seed
+    ) as engine:
+        return [
+            await _simulate_one(engine, simulation, objective, model, run_id=f"virtual-{number}")
+            for number, simulation in enumerate(simulations)
+        ]
+
+
+async def _simulate_one(
+    engine: VirtualEngine, simulation: Simulation, objective: Sequence[Bound], model: EngineModel, *, run_id: str
 ) -> tuple[LoadPoint, JudgedRun]:
-    loop = asyncio.get_running_loop()
-    engine = await virtual_engine(profile, costs, tokenizer=tokenizer, seed=simulation.seed)
-    try:
-        before = (await engine.stats()).batcher.step_ms
-        target = VirtualTarget(engine, replies=replies, early=hints)
-        judged = await simulation.run(target, run_id="virtual", clock=loop.time)
-        busy_ms = (await engine.stats()).batcher.step_ms - before
-    finally:
-        await engine.close()
+    before_ms, before = (await engine.stats()).batcher.step_ms, engine.simulated.counters.batches
+    target = VirtualTarget(engine, replies=model.replies)
+    judged = await simulation.run(target, run_id=run_id, clock=asyncio.get_running_loop().time)
     # A virtual step counts its own time; what else a step takes, its driver adds.
-    steps_ms = busy_ms + costs.step_ms * engine.simulated.counters.batches
-    return LoadPoint.of(judged, min(1.0, steps_ms / 1e3 / judged.run.wall_s), objective), judged
+    batches = engine.simulated.counters.batches - before
+    busy_ms = (await engine.stats()).batcher.step_ms - before_ms + model.costs.step_ms * batches
+    return LoadPoint.of(judged, min(1.0, busy_ms / 1e3 / judged.run.wall_s), objective), judged
