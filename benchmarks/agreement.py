@@ -1,7 +1,7 @@
 """The simulated engine against the real one: the same callers, at the same moments, with the same replies.
 
-Callers of the English scenarios call the real engine, three runs for each number of calls. They then call the engine in
-virtual time, with the step times that the real one has learned and the replies that it gave.
+Callers of the English scenarios call the real engine, three runs for each number of calls. They then call one engine in
+virtual time, in the same order, with the step times that the real one had learned in each run and the replies it gave.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ async def simulation_agrees(
     *, calls: Sequence[int] = CALLS, rounds: int = ROUNDS, measure_s: float = MEASURE_S
 ) -> list[Proof]:
     """Measure, simulate and compare; see the module."""
-    simulations = [[_simulation(n, seed, measure_s) for seed in range(rounds)] for n in calls]
+    # Round by round, since the machine's speed drifts.
+    simulations = [_simulation(n, seed, measure_s) for seed in range(rounds) for n in calls]
     config = engine_config(sequences=max(calls), context_per_call=_CONTEXT)
     async with running_engine(config) as engine:
-        measured = [[await measure_point(engine, simulation, ()) for simulation in runs] for runs in simulations]
-        model = await EngineModel.of(engine, (turn for runs in measured for _, run in runs for turn in run.run.turns))
-        # One engine for all runs, in the same order, as the real one keeps what it has computed before.
-        every = [simulation for runs in simulations for simulation in runs]
-        found = iter(await asyncio.to_thread(simulate_points, every, (), model, sequences=max(calls)))
-    simulated = [[next(found) for _ in runs] for runs in simulations]
-    return [_proof(n, real, virtual) for n, real, virtual in zip(calls, measured, simulated, strict=True)]
+        measured = [await measure_point(engine, simulation, ()) for simulation in simulations]
+        model = EngineModel.of(engine, (turn for _, judged in measured for turn in judged.run.turns))
+        runs = [(simulation, point.costs) for simulation, (point, _) in zip(simulations, measured, strict=True)]
+        simulated = await asyncio.to_thread(simulate_points, runs, (), model, sequences=max(calls))
+    return [_proof(n, measured[place :: len(calls)], simulated[place :: len(calls)]) for place, n in enumerate(calls)]
 
 
 def _simulation(calls: int, seed: int, measure_s: float) -> Simulation:

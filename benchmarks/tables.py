@@ -52,6 +52,17 @@ _SHOWN = {
     ),
     "abort": lambda f: f"{f['restart_s']:.1f} s, first start {f['first_start_s']:.1f} s",
     "killed_client": lambda f: f"{f['cancel_ms']:.0f} ms, {f['prefilled_tokens']:.0f} tokens computed",
+    "scenarios": lambda f: (
+        f"{f['expectations_met']} met, {f['expectations_missed']} missed over {f['turns']} turns of {f['scenarios']} "
+        f"scenarios; of those for a better model {f['better_model_met']}"
+    ),
+    "virtual_hour": lambda f: f"{f['wall_s']:.0f} s, {f['turns']} turns, {f['most_at_once']} calls at once",
+    "queue_theory_0.5": lambda f: _queue(f),
+    "queue_theory_0.8": lambda f: _queue(f),
+    "simulation_2_calls": lambda f: _agreement(f),
+    "simulation_4_calls": lambda f: _agreement(f),
+    "simulation_8_calls": lambda f: _agreement(f),
+    "simulation_12_calls": lambda f: _agreement(f),
     "barge_in": lambda f: f"{max(f['stop_ms']):.0f} ms at most, median {statistics.median(f['stop_ms']):.0f} ms",
 }
 
@@ -64,6 +75,22 @@ _STAGES = {
     "first_audio_ms": "first sound",
     "audible_ms": "heard by the caller",
 }
+
+
+def _queue(figures: dict[str, Any]) -> str:
+    return (
+        f"{figures['wait_of_service']:.3f} of a service, theory {figures['theory']:.3f} "
+        f"({figures['off']:+.1%}, {figures['arrivals']:,} arrivals)"
+    )
+
+
+def _agreement(figures: dict[str, Any]) -> str:
+    low, high = figures["p95_interval"]
+    (p50, p50_simulated), (p95, p95_simulated) = figures["first speech p50"], figures["first speech p95"]
+    return (
+        f"p50 {p50_simulated:.0f} ms, really {p50:.0f} ({figures['off'][0]:+.0%}); p95 {p95_simulated:.0f} ms, really "
+        f"{p95:.0f} ({low:.0f} to {high:.0f}); busy {figures['utilisation'][0]:.0%}"
+    )
 
 
 def _first_text(figures: dict[str, Any]) -> str:

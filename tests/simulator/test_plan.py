@@ -82,7 +82,10 @@ def test_simulation_agrees_within_its_bounds_or_the_interval_of_a_high_percentil
 def test_plan_holds_what_was_measured_and_simulated_side_by_side() -> None:
     def point(calls: int, p50: float) -> LoadPoint:
         time = MeasuredTime(10, p50, 2 * p50, (p50, p50), (2 * p50, 2 * p50))
-        return LoadPoint(calls=calls, utilisation=0.1, times={"first_speech": time}, errors=0, met=True, found=())
+        times = {"first_speech": time}
+        return LoadPoint(calls=calls, utilisation=0.1, costs=COSTS, times=times, errors=0, met=True, found=())
+            calls=calls, utilisation=0.1, costs=COSTS, times={"first_speech": time}, errors=0, met=True, found=()
+        )
 
     both = CapacityPlan(
         profile="p",
@@ -106,10 +109,10 @@ def reply(turn: CallerTurn) -> ScriptedReply:
 
 def simulated(calls: int, costs: StepCosts = COSTS) -> LoadPoint:
     profile = Profile(name="plan", model=ModelSource(path="none.gguf"), engine=EngineConfig(context_per_call=4096))
-    model = EngineModel(profile=profile, tokenizer=WordTokenizer(), costs=costs, replies=reply)
+    model = EngineModel(profile=profile, tokenizer=WordTokenizer(), replies=reply)
     simulation = Simulation(scenarios=find_scenarios(["hotel_booking"]), calls=calls, duration_s=120.0)
     bounds = parse_objective("first_speech_p95<=1s")
-    ((point, judged),) = simulate_points([simulation], bounds, model, sequences=calls)
+    ((point, judged),) = simulate_points([(simulation, costs)], bounds, model, sequences=calls)
     assert judged.run.errors == ()
     return point
 

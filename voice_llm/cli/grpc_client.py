@@ -84,10 +84,7 @@ class GrpcClient:
         self._endpoint = endpoints.grpc
         self._metadata = tuple(endpoints.headers().items())
         if endpoints.uses_tls:
-            credentials = grpc.ssl_channel_credentials(
-                _read(endpoints.tls_ca), _read(endpoints.tls_key), _read(endpoints.tls_cert)
-            )
-            self._channel = grpc.aio.secure_channel(self._endpoint, credentials, options=_KEEPALIVE)
+            self._channel = grpc.aio.secure_channel(self._endpoint, credentials_of(endpoints), options=_KEEPALIVE)
         else:
             self._channel = grpc.aio.insecure_channel(self._endpoint, options=_KEEPALIVE)
 
@@ -210,6 +207,15 @@ def _request(question: Question) -> llama_pb2.GenerateStreamRequest:
         )
     except ValueError as e:  # a number that no field can hold, or bytes of the command line that are no text
         raise InvalidRequestError(f"this cannot be asked: {e}") from e
+
+
+def credentials_of(endpoints: Endpoints) -> grpc.ChannelCredentials:
+    """Return the credentials of an encrypted connection.
+
+    Raises:
+        ConfigError: A TLS file cannot be read.
+    """
+    return grpc.ssl_channel_credentials(_read(endpoints.tls_ca), _read(endpoints.tls_key), _read(endpoints.tls_cert))
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -143,12 +143,12 @@ class _Planner:
         console = Console(stderr=True, quiet=self.quiet, highlight=False)
         async with self.engine.engine(quiet=self.quiet) as engine:
             points, turns = await self._measure(engine, scenarios, bounds, console)
-            model = await EngineModel.of(engine, turns)
+            model = EngineModel.of(engine, turns)
             measured = {point.calls: point for point in points}
             simulated: dict[int, LoadPoint] = {}
 
             def simulate(calls: Sequence[int], duration_s: float) -> None:
-                runs = [self._simulation(scenarios, n, duration_s) for n in calls]
+                runs = [(self._simulation(scenarios, n, duration_s), measured.get(n, points[-1]).costs) for n in calls]
                 with console.status(f"{' and '.join(map(str, calls))} calls in virtual time"):
                     found = simulate_points(runs, bounds, model, sequences=max(*calls, *self.measure))
                 for n, (point, _) in zip(calls, found, strict=True):
@@ -172,7 +172,7 @@ class _Planner:
             objective=self.objective,
             measured=tuple(points),
             simulated=tuple(simulated[calls] for calls in sorted(simulated)),
-            costs=model.costs,
+            costs=points[-1].costs,
             capacity=capacity,
             limited_by=limit,
         )

@@ -12,7 +12,7 @@ from rich.table import Table
 from ..config.engine import AdmissionRule
 from ..errors import VoiceLLMError
 from .client import consoles, print_json, show_error
-from .endpoints import ApiKeyOption, TenantOption
+from .endpoints import ApiKeyOption, TenantOption, TlsCaOption, TlsCertOption, TlsKeyOption
 from .exit_codes import ExitCode, exit_code_of
 from .options import (
     DEFAULT_PROFILE,
@@ -119,6 +119,9 @@ def simulate(
     ] = None,
     tenant: TenantOption = None,
     api_key: ApiKeyOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -183,6 +186,9 @@ def simulate(
                     admission=admission,
                 ),
                 api_key=api_key,
+                tls_ca=tls_ca,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
                 tenant=tenant,
                 model_name=model_name,
                 call_ids=call_ids,

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from ..errors import ConfigError, VoiceLLMError
 from ..simulator import EngineTarget, OpenAITarget, Target
 from ..simulator.caller import Clock, Sleep
 from ..simulator.targets import CallHolder
+from .endpoints import Endpoints
 from .options import EngineOptions
 
 __all__ = ["Called", "TargetOptions"]
@@ -50,6 +51,9 @@ class TargetOptions:
         text: ``--target``.
         engine: How it is loaded.
         api_key: Shown to a server.
+        tls_ca: As in ``Endpoints``, for gRPC.
+        tls_cert: Likewise.
+        tls_key: Likewise.
         tenant: In whose name a server is asked.
         model_name: Which model an OpenAI server is asked for; None for the first of its list.
         call_ids: Name calls to an OpenAI server, as ours takes it.
@@ -63,7 +67,10 @@ class TargetOptions:
 
     text: str = "engine"
     engine: EngineOptions
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     tenant: str | None = None
     model_name: str | None = None
     call_ids: bool = False
@@ -129,9 +136,19 @@ class TargetOptions:
     @asynccontextmanager
     async def _open_grpc(self, quiet: bool) -> AsyncIterator[Called]:
         from ..simulator import ConverseTarget
+        from .grpc_client import credentials_of
 
-        endpoint = self.text.removeprefix("grpc://")
-        async with ConverseTarget(endpoint, tenant=self.tenant or "default", timeout_s=self.timeout_s) as target:
+        there = Endpoints.of_grpc(
+            self.text.removeprefix("grpc://"), self.tls_ca, self.tls_cert, self.tls_key, self.tenant, self.api_key
+        )
+        target = ConverseTarget(
+            there.grpc,
+            tenant=self.tenant or "default",
+            api_key=self.api_key,
+            credentials=credentials_of(there) if there.uses_tls else None,
+            timeout_s=self.timeout_s,
+        )
+        async with target:
             yield Called(target, {"target": self.text})
 
     @asynccontextmanager

@@ -33,6 +33,8 @@ class ConverseTarget:
         endpoint: ``host:port``.
         params: Fields of each turn's ``Params``, such as ``temperature``.
         tenant: Sent as ``x-tenant-id``.
+        api_key: Shown to the server.
+        credentials: Of an encrypted connection; None for a plain one.
         on_turn_end: Called with the server's own timings of each turn.
         timeout_s: Longest silence of the server while it is waited for.
 
@@ -46,6 +48,8 @@ class ConverseTarget:
         *,
         params: Mapping[str, Any] | None = None,
         tenant: str = "default",
+        api_key: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
         on_turn_end: Callable[[Timings], None] | None = None,
         timeout_s: float = 60.0,
     ) -> None:
@@ -57,7 +61,9 @@ class ConverseTarget:
         self._on_turn_end = on_turn_end
         self._timeout_s = timeout_s
         self._endpoint = endpoint
-        self._metadata = (("x-tenant-id", tenant),)
+        key = () if api_key is None else (("authorization", f"Bearer {api_key}"),)
+        self._metadata = (("x-tenant-id", tenant), *key)
+        self._credentials = credentials
         self._channel: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> Self:
@@ -71,7 +77,7 @@ class ConverseTarget:
     async def open(self, script: CallScript, call_id: str) -> TargetCall:
         """See ``Target``; what the server has against the call shows in its first turn."""
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._endpoint)
+            self._channel = self._connect()
         stub = call_pb2_grpc.CallServiceStub(self._channel)  # type: ignore[no-untyped-call]
         return SessionCall(
             _GrpcWire(lambda events: stub.Converse(events, metadata=self._metadata)),
@@ -81,6 +87,11 @@ class ConverseTarget:
             on_turn_end=self._on_turn_end,
             timeout_s=self._timeout_s,
         )
+
+    def _connect(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._endpoint)
+        return grpc.aio.secure_channel(self._endpoint, self._credentials)
 
     async def close(self) -> None:
         """Close the connection; idempotent."""

@@ -82,7 +82,7 @@ class CapacityPlan:
         objective: What has to hold.
         measured: Points on the real engine.
         simulated: Points in virtual time, in order of calls.
-        costs: What the engine's steps take.
+        costs: What the engine's steps took when it was measured last, which the simulation goes on with.
         capacity: Most calls for which the objective holds; 0 where it never does.
         limited_by: Whether one more call misses the objective, or was not looked at.
     """
@@ -122,8 +122,8 @@ class CapacityPlan:
             "objective": self.objective,
             "capacity": self.capacity,
             "limited_by": self.limited_by,
-            "measured": [asdict(point) for point in self.measured],
-            "simulated": [asdict(point) for point in self.simulated],
+            "measured": [point.to_json() for point in self.measured],
+            "simulated": [point.to_json() for point in self.simulated],
             "agreement": [asdict(a) | {"off": round(a.off, 4), "agrees": a.agrees} for a in self.agreement],
             "costs": self.costs.to_json(),
         }

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ...backend import Tokenizer
 from ...config import Profile
@@ -65,6 +65,7 @@ class LoadPoint:
     Attributes:
         calls: Callers on the phone at once.
         utilisation: Share of the time in which the engine works, 0 to 1.
+        costs: What its steps took then.
         times: ``first_token`` and ``first_speech``; missing where no turn has one.
         errors: How often something failed.
         met: Whether the objective holds.
@@ -73,23 +74,29 @@ class LoadPoint:
 
     calls: int
     utilisation: float
+    costs: StepCosts
     times: dict[str, MeasuredTime]
     errors: int
     met: bool
     found: tuple[str, ...]
 
     @classmethod
-    def of(cls, judged: JudgedRun, utilisation: float, objective: Sequence[Bound]) -> LoadPoint:
+    def of(cls, judged: JudgedRun, utilisation: float, costs: StepCosts, objective: Sequence[Bound]) -> LoadPoint:
         """Summarise a run."""
         checked = check_objective(objective, judged)
         return cls(
             calls=judged.run.concurrent,
             utilisation=utilisation,
+            costs=costs,
             times={name: MeasuredTime.of(values) for name in _TIMES if (values := values_of(judged, name))},
             errors=len(judged.run.errors),
             met=all(check.met for check in checked) and not judged.run.errors,
             found=tuple(f"{check.bound.text}: {check.found}" for check in checked),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as ``json.dumps`` takes it."""
+        return dataclasses.asdict(self) | {"costs": self.costs.to_json()}
 
 
 async def measure_point(
@@ -99,7 +106,8 @@ async def measure_point(
     before = (await engine.stats()).batcher.step_ms
     judged = await simulation.run(EngineTarget(engine), watcher=watcher)
     busy_ms = (await engine.stats()).batcher.step_ms - before
-    return LoadPoint.of(judged, busy_ms / 1e3 / judged.run.wall_s, objective), judged
+    costs = await engine.step_costs()
+    return LoadPoint.of(judged, busy_ms / 1e3 / judged.run.wall_s, costs, objective), judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,36 +117,37 @@ class EngineModel:
     Attributes:
         profile: Sizes and choices, as the real one runs with them.
         tokenizer: Of the real one, which has to live for as long.
-        costs: What its steps take.
         replies: What it says.
     """
 
     profile: Profile
     tokenizer: Tokenizer
-    costs: StepCosts
     replies: Replies
 
     @classmethod
-    async def of(cls, engine: Engine, turns: Iterable[TurnResult]) -> Self:
+    def of(cls, engine: Engine, turns: Iterable[TurnResult]) -> Self:
         """Read an engine; of ``turns`` the replies are said again."""
         config = dataclasses.replace(engine.profile.engine, context_per_call=engine.backend.info.context_per_call)
         return cls(
             profile=engine.profile.model_copy(update={"engine": config}),
             tokenizer=engine.backend,
-            costs=await engine.step_costs(),
             replies=recorded_replies(turns),
         )
 
 
 def simulate_points(
-    simulations: Sequence[Simulation], objective: Sequence[Bound], model: EngineModel, *, sequences: int
+    simulations: Sequence[tuple[Simulation, StepCosts]],
+    objective: Sequence[Bound],
+    model: EngineModel,
+    *,
+    sequences: int,
 ) -> list[tuple[LoadPoint, JudgedRun]]:
     """Let the callers of simulations, one after the other, call one engine in virtual time.
 
     Blocks, and must not run on a thread with a running event loop.
 
     Args:
-        simulations: Who calls.
+        simulations: Who calls, and what the engine's steps take meanwhile.
         objective: What should hold.
         model: Of the real engine.
         sequences: How many the engine has.
@@ -147,26 +156,29 @@ def simulate_points(
 
 
 async def _simulate(
-    simulations: Sequence[Simulation], objective: Sequence[Bound], model: EngineModel, sequences: int
+    simulations: Sequence[tuple[Simulation, StepCosts]],
+    objective: Sequence[Bound],
+    model: EngineModel,
+    sequences: int,
 ) -> list[tuple[LoadPoint, JudgedRun]]:
     config = dataclasses.replace(model.profile.engine, sequences=sequences, admission="limit")
     profile = model.profile.model_copy(update={"engine": config})
-    async with await virtual_engine(
-        profile, model.costs, tokenizer=model.tokenizer, seed=simulations[0].seed
-    ) as engine:
-        return [
-            await _simulate_one(engine, simulation, objective, model, run_id=f"virtual-{number}")
-            for number, simulation in enumerate(simulations)
-        ]
+    first, costs = simulations[0]
+    async with await virtual_engine(profile, costs, tokenizer=model.tokenizer, seed=first.seed) as engine:
+        target = VirtualTarget(engine, replies=model.replies)
+        points = []
+        for number, (simulation, costs) in enumerate(simulations):
+            engine.simulated.use_costs(costs)
+            points.append(await _simulate_one(engine, target, simulation, objective, run_id=f"virtual-{number}"))
+    return points
 
 
 async def _simulate_one(
-    engine: VirtualEngine, simulation: Simulation, objective: Sequence[Bound], model: EngineModel, *, run_id: str
+    engine: VirtualEngine, target: VirtualTarget, simulation: Simulation, objective: Sequence[Bound], *, run_id: str
 ) -> tuple[LoadPoint, JudgedRun]:
     before_ms, before = (await engine.stats()).batcher.step_ms, engine.simulated.counters.batches
-    target = VirtualTarget(engine, replies=model.replies)
     judged = await simulation.run(target, run_id=run_id, clock=asyncio.get_running_loop().time)
     # A virtual step counts its own time; what else a step takes, its driver adds.
-    batches = engine.simulated.counters.batches - before
-    busy_ms = (await engine.stats()).batcher.step_ms - before_ms + model.costs.step_ms * batches
-    return LoadPoint.of(judged, min(1.0, busy_ms / 1e3 / judged.run.wall_s), objective), judged
+    costs, batches = engine.simulated.costs, engine.simulated.counters.batches - before
+    busy_ms = (await engine.stats()).batcher.step_ms - before_ms + costs.step_ms * batches
+    return LoadPoint.of(judged, min(1.0, busy_ms / 1e3 / judged.run.wall_s), costs, objective), judged

@@ -56,11 +56,9 @@ class SimulatedBackend(FakeBackend):
     ) -> None:
         super().__init__(sequences=sequences, clock=clock)
         self.clock = clock
-        self.costs = costs
         self._tokenizer = tokenizer
         self._rng = random.Random(seed)
-        # Of a normal distribution, the mean of |x| is 0.8 of its deviation.
-        self._deviation = costs.spread / 0.8
+        self.use_costs(costs)
         self._next_reply: list[int] = []
         self._info = dataclasses.replace(
             tokenizer.info,
@@ -70,6 +68,12 @@ class SimulatedBackend(FakeBackend):
             split_kv=split_kv,
         )
         self._end = tokenizer.control_tokens[tokenizer.info.eos_token]
+
+    def use_costs(self, costs: StepCosts) -> None:
+        """Let steps cost this from now on."""
+        self.costs = costs
+        # Of a normal distribution, the mean of |x| is 0.8 of its deviation.
+        self._deviation = costs.spread / 0.8
 
     @property
     def control_tokens(self) -> Mapping[str, int]:
