@@ -12,13 +12,22 @@ from typing import Final
 
 from voice_llm.simulator import JudgedRun, Simulation, find_scenarios, list_scenarios
 from voice_llm.simulator.metrics import TIMES, values_of
-from voice_llm.simulator.plan import EngineModel, LoadPoint, MeasuredTime, agreements, measure_point, simulate_points
+from voice_llm.simulator.plan import (
+    EngineModel,
+    LoadPoint,
+    MeasuredTime,
+    SimulatedRun,
+    agreements,
+    measure_point,
+    simulate_points,
+)
+from voice_llm.simulator.virtual import recorded_replies
 
 from .common import Proof, engine_config, running_engine
 
 CALLS: Final = (2, 4, 8, 12)
 ROUNDS: Final = 3
-MEASURE_S: Final = 75.0
+MEASURE_S: Final = 60.0
 # Beyond it, a queue grows by chance, and no two runs agree with one another.
 HIGHEST_UTILISATION: Final = 0.8
 _CONTEXT: Final = 4096
@@ -35,8 +44,11 @@ async def simulation_agrees(
     config = engine_config(sequences=max(calls), context_per_call=_CONTEXT)
     async with running_engine(config) as engine:
         measured = [await measure_point(engine, simulation, ()) for simulation in simulations]
-        model = EngineModel.of(engine, (turn for _, judged in measured for turn in judged.run.turns))
-        runs = [(simulation, point.costs) for simulation, (point, _) in zip(simulations, measured, strict=True)]
+        runs = [
+            SimulatedRun(simulation=simulation, costs=point.costs, replies=recorded_replies(judged.run.turns))
+            for simulation, (point, judged) in zip(simulations, measured, strict=True)
+        ]
+        model = EngineModel.of(engine)
         simulated = await asyncio.to_thread(simulate_points, runs, (), model, sequences=max(calls))
     return [_proof(n, measured[place :: len(calls)], simulated[place :: len(calls)]) for place, n in enumerate(calls)]
 

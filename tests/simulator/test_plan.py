@@ -16,6 +16,7 @@ from voice_llm.simulator.plan import (
     EngineModel,
     LoadPoint,
     MeasuredTime,
+    SimulatedRun,
     find_capacity,
     simulate_points,
 )
@@ -84,8 +85,6 @@ def test_plan_holds_what_was_measured_and_simulated_side_by_side() -> None:
         time = MeasuredTime(10, p50, 2 * p50, (p50, p50), (2 * p50, 2 * p50))
         times = {"first_speech": time}
         return LoadPoint(calls=calls, utilisation=0.1, costs=COSTS, times=times, errors=0, met=True, found=())
-            calls=calls, utilisation=0.1, costs=COSTS, times={"first_speech": time}, errors=0, met=True, found=()
-        )
 
     both = CapacityPlan(
         profile="p",
@@ -109,10 +108,11 @@ def reply(turn: CallerTurn) -> ScriptedReply:
 
 def simulated(calls: int, costs: StepCosts = COSTS) -> LoadPoint:
     profile = Profile(name="plan", model=ModelSource(path="none.gguf"), engine=EngineConfig(context_per_call=4096))
-    model = EngineModel(profile=profile, tokenizer=WordTokenizer(), replies=reply)
+    model = EngineModel(profile=profile, tokenizer=WordTokenizer())
     simulation = Simulation(scenarios=find_scenarios(["hotel_booking"]), calls=calls, duration_s=120.0)
+    run = SimulatedRun(simulation=simulation, costs=costs, replies=reply)
     bounds = parse_objective("first_speech_p95<=1s")
-    ((point, judged),) = simulate_points([(simulation, costs)], bounds, model, sequences=calls)
+    ((point, judged),) = simulate_points([run], bounds, model, sequences=calls)
     assert judged.run.errors == ()
     return point
 

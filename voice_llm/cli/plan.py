@@ -18,12 +18,21 @@ from rich.text import Text
 
 from ..errors import ConfigError, VoiceLLMError
 from ..runtime import Engine
+from ..simulator.judged import JudgedRun
 from ..simulator.objective import Bound, parse_objective
-from ..simulator.plan import CapacityPlan, EngineModel, LoadPoint, find_capacity, measure_point, simulate_points
+from ..simulator.plan import (
+    CapacityPlan,
+    EngineModel,
+    LoadPoint,
+    SimulatedRun,
+    find_capacity,
+    measure_point,
+    simulate_points,
+)
 from ..simulator.report import LiveView
-from ..simulator.results import TurnResult
 from ..simulator.scenario import Scenario, find_scenarios, list_scenarios
 from ..simulator.simulation import Simulation
+from ..simulator.virtual import recorded_replies
 from .client import consoles, print_json, show_error
 from .exit_codes import ExitCode, exit_code_of
 from .options import (
@@ -142,16 +151,26 @@ class _Planner:
         scenarios = self._scenarios()
         console = Console(stderr=True, quiet=self.quiet, highlight=False)
         async with self.engine.engine(quiet=self.quiet) as engine:
-            points, turns = await self._measure(engine, scenarios, bounds, console)
-            model = EngineModel.of(engine, turns)
-            measured = {point.calls: point for point in points}
+            found = await self._measure(engine, scenarios, bounds, console)
+            model = EngineModel.of(engine)
+            measured = {point.calls: point for point, _ in found}
+            said = {point.calls: judged.run.turns for point, judged in found}
+            all_said = tuple(turn for turns in said.values() for turn in turns)
+            last = measured[max(measured)]
             simulated: dict[int, LoadPoint] = {}
 
             def simulate(calls: Sequence[int], duration_s: float) -> None:
-                runs = [(self._simulation(scenarios, n, duration_s), measured.get(n, points[-1]).costs) for n in calls]
+                runs = [
+                    SimulatedRun(
+                        simulation=self._simulation(scenarios, n, duration_s),
+                        costs=measured.get(n, last).costs,
+                        replies=recorded_replies(said.get(n, all_said)),
+                    )
+                    for n in calls
+                ]
                 with console.status(f"{' and '.join(map(str, calls))} calls in virtual time"):
-                    found = simulate_points(runs, bounds, model, sequences=max(*calls, *self.measure))
-                for n, (point, _) in zip(calls, found, strict=True):
+                    simulations = simulate_points(runs, bounds, model, sequences=max(*calls, *self.measure))
+                for n, (point, _) in zip(calls, simulations, strict=True):
                     simulated[n] = point
                     console.print(f"simulated: {_line(point)}", soft_wrap=True)
 
@@ -170,9 +189,9 @@ class _Planner:
         return CapacityPlan(
             profile=model.profile.name,
             objective=self.objective,
-            measured=tuple(points),
+            measured=tuple(measured.values()),
             simulated=tuple(simulated[calls] for calls in sorted(simulated)),
-            costs=points[-1].costs,
+            costs=last.costs,
             capacity=capacity,
             limited_by=limit,
         )
@@ -189,18 +208,16 @@ class _Planner:
 
     async def _measure(
         self, engine: Engine, scenarios: Sequence[Scenario], bounds: Sequence[Bound], console: Console
-    ) -> tuple[list[LoadPoint], list[TurnResult]]:
-        points: list[LoadPoint] = []
-        turns: list[TurnResult] = []
+    ) -> list[tuple[LoadPoint, JudgedRun]]:
+        found = []
         for calls in self.measure:
             simulation = self._simulation(scenarios, calls, self.measure_s)
             view = LiveView(engine.clock, duration_s=self.measure_s)
             with Live(view, console=console, transient=True):
                 point, judged = await measure_point(engine, simulation, bounds, watcher=view)
             console.print(f"measured: {_line(point)}", soft_wrap=True)
-            points.append(point)
-            turns += judged.run.turns
-        return points, turns
+            found.append((point, judged))
+        return found
 
 
 def _numbers(text: str) -> list[int]:

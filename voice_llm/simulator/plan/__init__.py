@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .plan import Agreement, CapacityPlan, Replicas, agreements, find_capacity
-from .points import EngineModel, LoadPoint, MeasuredTime, measure_point, simulate_points
+from .points import EngineModel, LoadPoint, MeasuredTime, SimulatedRun, measure_point, simulate_points
 
 __all__ = [
     "Agreement",
@@ -12,6 +12,7 @@ __all__ = [
     "LoadPoint",
     "MeasuredTime",
     "Replicas",
+    "SimulatedRun",
     "agreements",
     "find_capacity",
     "measure_point",

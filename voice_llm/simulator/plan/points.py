@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -17,13 +17,12 @@ from ..judged import JudgedRun
 from ..metrics import values_of
 from ..objective import Bound, check_objective
 from ..percentiles import bootstrap_interval, percentile
-from ..results import TurnResult
 from ..run import Watcher
 from ..simulation import Simulation
 from ..targets import EngineTarget
-from ..virtual import Replies, VirtualEngine, VirtualTarget, recorded_replies, virtual_engine
+from ..virtual import Replies, VirtualEngine, VirtualTarget, virtual_engine
 
-__all__ = ["EngineModel", "LoadPoint", "MeasuredTime", "measure_point", "simulate_points"]
+__all__ = ["EngineModel", "LoadPoint", "MeasuredTime", "SimulatedRun", "measure_point", "simulate_points"]
 
 _TIMES: Final = ("first_token", "first_speech")
 
@@ -117,68 +116,81 @@ class EngineModel:
     Attributes:
         profile: Sizes and choices, as the real one runs with them.
         tokenizer: Of the real one, which has to live for as long.
-        replies: What it says.
     """
 
     profile: Profile
     tokenizer: Tokenizer
-    replies: Replies
 
     @classmethod
-    def of(cls, engine: Engine, turns: Iterable[TurnResult]) -> Self:
-        """Read an engine; of ``turns`` the replies are said again."""
+    def of(cls, engine: Engine) -> Self:
+        """Read an engine."""
         config = dataclasses.replace(engine.profile.engine, context_per_call=engine.backend.info.context_per_call)
         return cls(
             profile=engine.profile.model_copy(update={"engine": config}),
             tokenizer=engine.backend,
-            replies=recorded_replies(turns),
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedRun:
+    """A run in virtual time.
+
+    Attributes:
+        simulation: Who calls.
+        costs: What the engine's steps take meanwhile.
+        replies: What it says.
+    """
+
+    simulation: Simulation
+    costs: StepCosts
+    replies: Replies
+
+
 def simulate_points(
-    simulations: Sequence[tuple[Simulation, StepCosts]],
+    runs: Sequence[SimulatedRun],
     objective: Sequence[Bound],
     model: EngineModel,
     *,
     sequences: int,
 ) -> list[tuple[LoadPoint, JudgedRun]]:
-    """Let the callers of simulations, one after the other, call one engine in virtual time.
+    """Let the callers of runs, one after the other, call one engine in virtual time.
 
     Blocks, and must not run on a thread with a running event loop.
 
     Args:
-        simulations: Who calls, and what the engine's steps take meanwhile.
+        runs: The runs.
         objective: What should hold.
         model: Of the real engine.
         sequences: How many the engine has.
     """
-    return run_in_virtual_time(_simulate(simulations, objective, model, sequences))
+    return run_in_virtual_time(_simulate(runs, objective, model, sequences))
 
 
 async def _simulate(
-    simulations: Sequence[tuple[Simulation, StepCosts]],
+    runs: Sequence[SimulatedRun],
     objective: Sequence[Bound],
     model: EngineModel,
     sequences: int,
 ) -> list[tuple[LoadPoint, JudgedRun]]:
     config = dataclasses.replace(model.profile.engine, sequences=sequences, admission="limit")
     profile = model.profile.model_copy(update={"engine": config})
-    first, costs = simulations[0]
-    async with await virtual_engine(profile, costs, tokenizer=model.tokenizer, seed=first.seed) as engine:
-        target = VirtualTarget(engine, replies=model.replies)
-        points = []
-        for number, (simulation, costs) in enumerate(simulations):
-            engine.simulated.use_costs(costs)
-            points.append(await _simulate_one(engine, target, simulation, objective, run_id=f"virtual-{number}"))
-    return points
+    first = runs[0]
+    async with await virtual_engine(
+        profile, first.costs, tokenizer=model.tokenizer, seed=first.simulation.seed
+    ) as engine:
+        return [
+            await _simulate_one(engine, run, objective, run_id=f"virtual-{number}") for number, run in enumerate(runs)
+        ]
 
 
 async def _simulate_one(
-    engine: VirtualEngine, target: VirtualTarget, simulation: Simulation, objective: Sequence[Bound], *, run_id: str
+    engine: VirtualEngine, run: SimulatedRun, objective: Sequence[Bound], *, run_id: str
 ) -> tuple[LoadPoint, JudgedRun]:
+    engine.simulated.use_costs(run.costs)
+    target = VirtualTarget(engine, replies=run.replies)
     before_ms, before = (await engine.stats()).batcher.step_ms, engine.simulated.counters.batches
-    judged = await simulation.run(target, run_id=run_id, clock=asyncio.get_running_loop().time)
+    judged = await run.simulation.run(target, run_id=run_id, clock=asyncio.get_running_loop().time)
     # A virtual step counts its own time; what else a step takes, its driver adds.
-    costs, batches = engine.simulated.costs, engine.simulated.counters.batches - before
-    busy_ms = (await engine.stats()).batcher.step_ms - before_ms + costs.step_ms * batches
-    return LoadPoint.of(judged, min(1.0, busy_ms / 1e3 / judged.run.wall_s), costs, objective), judged
+    batches = engine.simulated.counters.batches - before
+    busy_ms = (await engine.stats()).batcher.step_ms - before_ms + run.costs.step_ms * batches
+    return LoadPoint.of(judged, min(1.0, busy_ms / 1e3 / judged.run.wall_s), run.costs, objective), judged

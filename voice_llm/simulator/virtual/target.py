@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Final
 
@@ -30,15 +31,18 @@ def scripted_replies(turn: CallerTurn) -> ScriptedReply:
 
 
 def recorded_replies(turns: Iterable[TurnResult]) -> Replies:
-    """Say what was said in a run before: to the same words the same, to others one of all the replies."""
-    recorded = {_plain(turn.said): turn.text for turn in turns if turn.text and turn.error is None}
-    texts = sorted(recorded.values())
+    """Say what was said in a run before: to the same words the same, in order, to others one of all replies."""
+    recorded: dict[str, deque[str]] = defaultdict(deque)
+    for turn in turns:
+        if turn.text and turn.error is None:
+            recorded[_plain(turn.said)].append(turn.text)
+    texts = sorted({text for said in recorded.values() for text in said})
 
     def reply(turn: CallerTurn) -> ScriptedReply:
         known = recorded.get(_plain(turn.text))
-        if known is None and texts:
-            known = texts[sum(turn.text.encode()) % len(texts)]
-        return ScriptedReply(known) if known else scripted_replies(turn)
+        if known:
+            return ScriptedReply(known.popleft() if len(known) > 1 else known[0])
+        return ScriptedReply(texts[sum(turn.text.encode()) % len(texts)]) if texts else scripted_replies(turn)
 
     return reply
 
