@@ -58,6 +58,8 @@ def test_machine_that_is_twice_as_fast_takes_half_the_time_and_errs_as_much() ->
         {"step_ms": math.inf},
         {"row_ms": "fast"},
         {"unknown": 1.0},
+        {"decode_ms": 5.0},
+        {"row_ms": [1.0]},
     ],
 )
 def test_what_are_no_costs_is_refused(change: dict[str, object]) -> None:

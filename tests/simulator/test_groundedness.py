@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from voice_llm.errors import ConfigError
-from voice_llm.simulator.groundedness import GroundedQuestion, Grounding, Scores, load_questions, score
+from voice_llm.simulator import OpenAITarget
+from voice_llm.simulator.groundedness import GroundedQuestion, Grounding, Scores, ask_all, load_questions, score
 
 pytestmark = pytest.mark.unit
 
@@ -69,6 +70,17 @@ def test_reply_to_what_the_facts_do_not_say(text: str, grounding: Grounding) -> 
 )
 def test_reply_to_a_false_claim(text: str, grounding: Grounding) -> None:
     assert score(question("contradicted", claim="yes|right"), text).grounding is grounding
+
+
+@pytest.mark.parametrize("text", ["It is 15 euros.", "It is 1 euro.", "It is 1500 euros."])
+def test_part_of_a_number_is_another_number(text: str) -> None:
+    assert score(question(), text).grounding is Grounding.INVENTED
+
+
+async def test_target_that_is_down_is_no_target_that_invents_nothing() -> None:
+    async with OpenAITarget("http://127.0.0.1:9/v1", "none") as target:
+        scores = await ask_all(target, [question()])
+    assert scores.failed == 1
 
 
 def test_why_names_what_is_invented() -> None:

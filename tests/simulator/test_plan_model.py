@@ -50,6 +50,7 @@ def test_plan_measures_simulates_and_says_how_many_machines(tmp_path: Path) -> N
     plan = json.loads(kept.read_text())
     assert [point["calls"] for point in plan["measured"]] == [1, 2]
     assert [point["calls"] for point in plan["simulated"]] == [1, 2, 4]
+    assert plan["replicas"] == [{"calls": 9, "needed": 3, "with_spare": 4}]
     assert {a["figure"] for a in plan["agreement"]} >= {"first speech p50", "first speech p95"}
 
     again = run("simulate", scenario, "--target", "virtual", "--costs", kept, "--json")

@@ -407,3 +407,9 @@ def test_a_misspelt_event_is_refused_and_one_that_is_not_checked_here_is_noted(t
 
 def test_brackets_without_end_are_refused(tmp_path: Path) -> None:
     assert "too deep" in fault_of(tmp_path, f"{GOOD}facts: {'[' * 3000}{']' * 3000}\n")
+
+
+def test_pipecats_word_for_after_the_reply_is_what_callers_do_anyway(tmp_path: Path) -> None:
+    turns = f"{GOOD}  - user: b\n    send_after: {{event: bot_stopped_speaking}}\n"
+    (loaded,) = load_scenarios(write(tmp_path, turns))
+    assert loaded.turns[1].send_after is None

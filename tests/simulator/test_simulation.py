@@ -304,3 +304,8 @@ def test_two_scenarios_of_one_name_are_refused_and_the_same_one_twice_is_fine() 
     with pytest.raises(InvalidRequestError, match="two scenarios are called 's'"):
         Simulation(scenarios=[one, other])
     assert Simulation(scenarios=[one, one]).total_calls == 2
+
+
+def test_all_callers_of_a_short_run_dial_in_its_first_half() -> None:
+    judged = simulate(target(), scenario(), calls=40, duration_s=30.0)
+    assert len([call for call in judged.run.calls if call.started_s - judged.run.started_s <= 15.0]) >= 40

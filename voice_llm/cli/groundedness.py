@@ -107,6 +107,8 @@ def groundedness(
             print_json({name: value for name, value in report.items() if name != "answers"})
         else:
             _show(scores)
+        if scores.failed:
+            return ExitCode.FAILED
         missed = max_invented is not None and scores.share(Grounding.INVENTED) * 100 > max_invented
         return ExitCode.OBJECTIVE_MISSED if missed else ExitCode.DONE
 
@@ -132,6 +134,7 @@ def _report(scores: Scores, about: dict[str, str]) -> dict[str, Any]:
     return {
         "about": about,
         "questions": len(scores.answers),
+        "failed": scores.failed,
         "shares": _shares(scores),
         "by_kind": {kind: _shares(scores.of(kind=kind)) for kind in _KINDS},
         "by_language": {language: _shares(scores.of(language=language)) for language in _languages(scores)},

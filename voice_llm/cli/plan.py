@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -46,6 +46,7 @@ from .options import (
     ProfileOption,
     ThreadsOption,
 )
+from .simulate_run import names_of
 
 __all__ = ["plan"]
 
@@ -118,12 +119,13 @@ def plan(
             ),
         )
         found = asyncio.run(planner.plan())
+        needs = need or _SHOWN_NEEDS
         if output is not None:
-            _write(output, found)
+            _write(output, found.to_json(needs))
         if as_json:
-            print_json(found.to_json())
+            print_json(found.to_json(needs))
         else:
-            _show(found, need or _SHOWN_NEEDS)
+            _show(found, needs)
         code = ExitCode.DONE if found.capacity else ExitCode.OBJECTIVE_MISSED
     except VoiceLLMError as error:
         show_error(error, as_json=as_json)
@@ -201,7 +203,7 @@ class _Planner:
 
     def _scenarios(self) -> tuple[Scenario, ...]:
         if self.names:
-            return find_scenarios(self.names)
+            return find_scenarios(names_of(self.names))
         language = self.engine.settled_profile().language.partition("-")[0]
         built_in = find_scenarios(list_scenarios())
         return tuple(s for s in built_in if s.language.partition("-")[0] == language) or built_in
@@ -230,9 +232,9 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _write(path: Path, found: CapacityPlan) -> None:
+def _write(path: Path, found: dict[str, Any]) -> None:
     try:
-        path.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error}", param="output") from None
 

@@ -38,7 +38,7 @@ _TARGET: Final = "Target"
 def simulate(
     scenarios: Annotated[
         list[str] | None,
-        typer.Argument(help="Scenario files, folders of them, or names of those that are built in; all for these."),
+        typer.Argument(help="Scenario files, folders of them, or names of those that are built in, or all."),
     ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="Show the scenarios that are built in.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a scenario, for editors.")] = False,
@@ -209,11 +209,12 @@ def _tell(names: list[str], *, schema: bool, list_them: bool, as_json: bool) -> 
     """Say what scenarios there are, what one may hold, or that these are well written."""
     # The simulator's libraries are imported only where they are used: other commands start without them.
     from ..simulator.scenario import find_scenarios, list_scenarios, scenario_schema
+    from .simulate_run import names_of
 
     if schema:
         print(json.dumps(scenario_schema(), indent=2, ensure_ascii=False))
         return
-    found = find_scenarios(list_scenarios() if list_them else names)
+    found = find_scenarios(list_scenarios() if list_them else names_of(names))
     rows = [(s.name, s.language, len(s.turns), s.description) for s in found]
     if as_json:
         for row in rows:

@@ -39,7 +39,7 @@ from .client import consoles, print_json
 from .exit_codes import ExitCode
 from .simulate_target import Called, TargetOptions
 
-__all__ = ["SimulateRun"]
+__all__ = ["SimulateRun", "names_of"]
 
 _ALL: Final = "all"
 _LIVE_PER_S: Final = 4
@@ -89,7 +89,7 @@ class SimulateRun:
 
     def _simulation(self) -> Simulation:
         return Simulation(
-            scenarios=find_scenarios(_names(self.names)),
+            scenarios=find_scenarios(names_of(self.names)),
             calls=self.calls,
             duration_s=self.duration_s,
             arrivals=parse_arrivals(self.arrivals) if self.arrivals is not None else None,
@@ -124,7 +124,7 @@ class SimulateRun:
         return {
             "scenarios": ", ".join(self.names),
             "callers": f"{arrivals}{duration}, seed {self.seed}"
-            + (f", speed {self.speed:g}" if self.speed != 1 else ""),
+            + (f", speed {self.speed:g}" if self.speed != 1 and not self.target.is_virtual else ""),
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
             "version": importlib.metadata.version("pipecat-voice-llm"),
@@ -155,7 +155,12 @@ class SimulateRun:
             out.print(Text(f"report: {self.folder / 'report.html'}, {self.folder / 'report.json'}"))
 
 
-def _names(names: Sequence[str]) -> list[str]:
+def names_of(names: Sequence[str]) -> list[str]:
+    """Return what ``find_scenarios`` takes; ``all`` stands for those that are built in.
+
+    Raises:
+        ConfigError: There is none.
+    """
     if not names:
         raise ConfigError(
             f"which scenario? give a file, a folder, or one of: {', '.join([_ALL, *list_scenarios()])}",

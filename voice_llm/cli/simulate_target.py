@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..engine.step_costs import StepCosts
-from ..errors import ConfigError, VoiceLLMError
+from ..errors import ConfigError
 from ..simulator import EngineTarget, OpenAITarget, Target
 from ..simulator.caller import Clock, Sleep
 from ..simulator.targets import CallHolder
@@ -195,13 +195,15 @@ def read_costs(path: Path) -> StepCosts:
 
 async def _first_model(base_url: str, headers: dict[str, str]) -> str:
     """Return the first model that a server lists; one that does not answer is told by the calls."""
-    import aiohttp
-
+    try:
+        import aiohttp
+    except ImportError:
+        raise ConfigError('calling a server needs aiohttp: pip install "pipecat-voice-llm[simulator]"') from None
     try:
         async with (
             aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=10)) as session,
             session.get(f"{base_url.rstrip('/')}/models") as response,
         ):
             return str((await response.json())["data"][0]["id"])
-    except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError, VoiceLLMError):
+    except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
         return "default"

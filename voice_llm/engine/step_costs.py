@@ -16,6 +16,7 @@ __all__ = ["StepCosts"]
 
 _PER_1K: Final = 1e-3
 _MOST_ROWS: Final = 64
+_LISTS: Final = ("decode_ms", "prefill_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +68,14 @@ class StepCosts:
         """
         names = {field.name for field in fields(cls)}
         try:
+            if not isinstance(data, dict):
+                raise TypeError(f"a mapping is needed, not {type(data).__name__}")
+            for name in _LISTS:
+                if not isinstance(data.get(name), list):
+                    raise TypeError(f"{name} must be a list")
             if not set(data) <= names:
                 raise KeyError(min(set(data) - names))
-            values = {name: tuple(map(float, v)) if isinstance(v, list) else float(v) for name, v in data.items()}
+            values = {name: tuple(map(float, v)) if name in _LISTS else float(v) for name, v in data.items()}
             costs = cls(**values)  # type: ignore[arg-type]
         except (TypeError, ValueError, KeyError) as error:
             raise ConfigError(f"these are no step costs: {error}") from None

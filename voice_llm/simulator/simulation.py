@@ -109,7 +109,7 @@ class Simulation:
                 scripts,
                 concurrent=self.calls,
                 duration_s=None if self.duration_s is None else self.duration_s / self.speed,
-                ramp_s=_RAMP_S * self.calls / self.speed,
+                ramp_s=min(_RAMP_S * self.calls, (self.duration_s or math.inf) / 2) / self.speed,
                 speed=self.speed,
                 run_id=run_id,
                 clock=clock,

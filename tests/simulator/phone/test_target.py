@@ -52,6 +52,15 @@ def test_caller_breaks_in_and_hears_how_soon_the_bot_stops() -> None:
     assert first.total_ms < 3000
 
 
+def test_bot_that_talks_on_when_it_is_interrupted_is_reported() -> None:
+    bot = FakeBot(reply_s=6.0, stops_after_s=3.0)
+    breaks_in = CallerTurn("wait", starts=Moment("first_speech", delay_s=0.5))
+    result = call(bot, CallerTurn("tell me all"), breaks_in)
+    assert [turn.turn for turn in result.turns] == [0, 1]
+    interrupted_ms = result.turns[1].interrupted_ms
+    assert interrupted_ms is None or interrupted_ms > 1000
+
+
 def test_silence_of_the_caller_lengthens_the_pause_before_the_next_words() -> None:
     turns = CallerTurn("one"), CallerTurn(silence_s=3.0), CallerTurn("two")
     first, third = call(FakeBot(), *turns).turns

@@ -51,7 +51,7 @@ async def ask_all(
         text = call.turns[0].text if call.turns else ""
         answer = score(question, text)
         answers.append(Answer(question, text, answer.grounding, "; ".join(call.errors) or answer.why))
-    return Scores(tuple(answers))
+    return Scores(tuple(answers), sum(bool(call.errors) for call in result.calls))
 
 
 def _script(question: GroundedQuestion, max_tokens: int) -> CallScript:

@@ -74,9 +74,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores of all questions."""
+    """The scores of all questions.
+
+    Attributes:
+        answers: One a question.
+        failed: How many calls failed; their replies are empty.
+    """
 
     answers: tuple[Answer, ...]
+    failed: int = 0
 
     def share(self, grounding: Grounding) -> float:
         """Return which share of the replies is of a kind."""
@@ -126,4 +132,9 @@ def _unsupported(question: GroundedQuestion, text: str) -> frozenset[str]:
     supported = frozenset().union(*(claims_of(one, question.language) for one in known))
     words = small(" ".join(known), question.language)
     found = claims_of(text, question.language) - supported
-    return frozenset(claim for claim in found if not re.search(rf"\b{re.escape(claim)}", words))
+    return frozenset(claim for claim in found if not re.search(_as_in_text(claim), words))
+
+
+def _as_in_text(claim: str) -> str:
+    """A word may have an ending; a number stands alone."""
+    return rf"\b{re.escape(claim)}" + (r"(?!\d|[.,:]\d)" if claim[0].isdigit() else "")

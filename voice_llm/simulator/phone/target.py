@@ -29,8 +29,8 @@ class AudioTarget:
     """A bot that is called with a synthesised voice.
 
     What the bot says is known as sound only: expectations of its words are not judged, its times are. A caller breaks
-    in so long after the reply became audible; a word cannot be waited for. Persons have their own speed: ``speed`` has
-    no effect.
+    in so long after the reply became audible; a word cannot be waited for. Nor have hanging up in
+    a reply, ``stop_on_failure``, expectations of silences and ``speed`` any effect.
 
     Args:
         url: The bot's WebSocket, such as ``ws://127.0.0.1:7860/ws``.
@@ -84,13 +84,13 @@ class AudioTarget:
 
 
 def _lines(script: CallScript) -> Iterator[Line]:
-    pause_s = script.think_s
+    silent_s = 0.0
     for turn in script.spoken_turns:
         if not turn.text:
-            pause_s += turn.silence_s
+            silent_s += turn.silence_s
             continue
-        yield _line(turn, pause_s if turn.think_s is None else turn.think_s)
-        pause_s = script.think_s
+        yield _line(turn, silent_s + (script.think_s if turn.think_s is None else turn.think_s))
+        silent_s = 0.0
 
 
 def _line(turn: CallerTurn, pause_s: float) -> Line:
@@ -111,7 +111,9 @@ def _turns(call: PhoneCall, numbers: Sequence[int], call_id: str, began_s: float
     for turn, following, number in zip(call.turns, [*call.turns[1:], None], numbers, strict=False):
         stopped_ms = following.stop_ms if following is not None and following.barge_in else None
         interrupted_ms = turn.stop_ms if turn.barge_in else None
-        yield _turn(turn, number, call_id, began_s, stopped_ms, interrupted_ms)
+        # A bot may talk on through the words that broke it off.
+        latest_s = math.inf if following is None else following.speech_end_s
+        yield _turn(turn, number, call_id, began_s, stopped_ms, interrupted_ms, latest_s)
 
 
 def _turn(
@@ -121,12 +123,13 @@ def _turn(
     began_s: float,
     stopped_ms: float | None,
     interrupted_ms: float | None,
+    latest_s: float,
 ) -> TurnResult:
     heard = turn.reply_start_s is not None
     first_ms = turn.voice_to_voice_ms if heard else None
     if first_ms is not None and not (math.isfinite(first_ms) and first_ms >= 0):
         first_ms = 0.0  # the bot spoke into the end of the line
-    until_s = turn.reply_end_s if turn.reply_end_s is not None else turn.speech_end_s
+    until_s = min(turn.reply_end_s if turn.reply_end_s is not None else turn.speech_end_s, latest_s)
     return TurnResult(
         call_id=call_id,
         turn=number,

@@ -115,9 +115,10 @@ class CapacityPlan:
         needed = math.ceil(calls / self.capacity)
         return Replicas(calls, needed, needed + 1)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as ``json.dumps`` takes it."""
+    def to_json(self, needs: Sequence[int] = ()) -> dict[str, Any]:
+        """Return it as ``json.dumps`` takes it, with the machines that so many calls need."""
         return {
+            "replicas": [asdict(replicas) for calls in needs if (replicas := self.replicas_for(calls))],
             "profile": self.profile,
             "objective": self.objective,
             "capacity": self.capacity,

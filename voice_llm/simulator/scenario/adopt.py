@@ -60,6 +60,8 @@ def _turn(turn: Any, number: int, notes: list[str]) -> Any:
         notes.append(f"turn {number + 1}: its recording is not played; its words are spoken")
     if isinstance(adopted.get("send_after"), dict):
         adopted["send_after"] = _anchor(adopted["send_after"], number)
+        if adopted["send_after"].get("event", "") is None and not adopted["send_after"].get("delay_ms"):
+            del adopted["send_after"]  # callers speak when the bot has spoken anyway
     if isinstance(adopted.get("expect"), list):
         kept = (_expectation(e, number, notes) for e in adopted["expect"])
         adopted["expect"] = [expectation for expectation in kept if expectation is not None]
